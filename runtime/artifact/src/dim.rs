@@ -1,0 +1,39 @@
+//! Lengths that may be known only while a step runs.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Which `seq` of the model: 0 is the first declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SeqId(pub u8);
+
+/// The length of one dimension of a buffer or of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Dim {
+    /// Known when the model was compiled.
+    Const(u64),
+    /// Tokens of sequence `t` in this step, of all sequences of the batch packed one after another.
+    Rows(SeqId),
+    /// The tokens of this step whose outputs were asked for, a subset of `Rows` in the same order.
+    Picked(SeqId),
+}
+
+impl Dim {
+    /// The length, if it does not depend on the step.
+    pub const fn as_const(self) -> Option<u64> {
+        match self {
+            Dim::Const(n) => Some(n),
+            Dim::Rows(_) | Dim::Picked(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Const(n) => write!(f, "{n}"),
+            Dim::Rows(s) => write!(f, "rows{}", s.0),
+            Dim::Picked(s) => write!(f, "picked{}", s.0),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! llmc compiles the mathematics of a transformer into fused kernels and runs them.

@@ -1,0 +1,2 @@
+//! The `llmc` command.
+fn main() {}
