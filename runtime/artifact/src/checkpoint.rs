@@ -39,7 +39,7 @@ pub enum ConfigValue {
 }
 
 /// A tensor of the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TensorInfo {
     /// Lengths, outermost first, whatever order the file states them in.
     pub shape: Vec<u64>,
