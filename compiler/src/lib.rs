@@ -1,1 +1,4 @@
-//! placeholder
+//! Graph to artifact: algebra on e-graphs, streams, kernels, and code through LLVM.
+#![deny(unsafe_code)]
+
+pub mod kernel;

@@ -16,6 +16,8 @@ pub enum Dim {
     Rows(SeqId),
     /// The tokens of this step whose outputs were asked for, a subset of `Rows` in the same order.
     Picked(SeqId),
+    /// Entries of one sequence's row of the block table.
+    Blocks(SeqId),
 }
 
 impl Dim {
@@ -23,7 +25,7 @@ impl Dim {
     pub const fn as_const(self) -> Option<u64> {
         match self {
             Dim::Const(n) => Some(n),
-            Dim::Rows(_) | Dim::Picked(_) => None,
+            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) => None,
         }
     }
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Dim {
             Dim::Const(n) => write!(f, "{n}"),
             Dim::Rows(s) => write!(f, "rows{}", s.0),
             Dim::Picked(s) => write!(f, "picked{}", s.0),
+            Dim::Blocks(s) => write!(f, "blocks{}", s.0),
         }
     }
 }

@@ -7,6 +7,8 @@ pub mod checkpoint;
 pub mod dim;
 pub mod dtype;
 pub mod format;
+pub mod plan;
+pub mod recipe;
 pub mod scalar;
 
 pub use checkpoint::{Checkpoint, ConfigValue, SourceKind, TensorData, TensorInfo};
