@@ -1,0 +1,180 @@
+//! Diagnostics for people (text) and for programs (JSON).
+
+use super::source::{Location, SourceMap, Span};
+use super::{Diagnostic, Severity};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// How text is rendered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    /// Characters only.
+    #[default]
+    Plain,
+    /// With the colours of an ANSI terminal.
+    Colour,
+}
+
+/// Tabs in a quoted line become this, so that the marks below it stand right.
+const TAB: &str = "    ";
+
+/// Longer lines are quoted from some way before the place to some way after it.
+const MAX_QUOTED: usize = 160;
+
+/// Every diagnostic as text, a blank line between them, and a closing line with their number.
+pub fn render_text(diagnostics: &[Diagnostic], sources: &SourceMap, style: Style) -> String {
+    let mut out = String::new();
+    for d in diagnostics {
+        render_one(&mut out, d, sources, style);
+        out.push('\n');
+    }
+    let errors = diagnostics.iter().filter(|d| d.is_error()).count();
+    let warnings = diagnostics.len() - errors;
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    match (errors, warnings) {
+        (0, 0) => {}
+        (0, w) => out += &format!("{}\n", count(w, "warning")),
+        (e, 0) => out += &format!("{}\n", count(e, "error")),
+        (e, w) => out += &format!("{}, {}\n", count(e, "error"), count(w, "warning")),
+    }
+    out
+}
+
+fn render_one(out: &mut String, d: &Diagnostic, sources: &SourceMap, style: Style) {
+    let (word, colour) = match d.code.severity() {
+        Severity::Error => ("error", "1;31"),
+        Severity::Warning => ("warning", "1;33"),
+    };
+    let head = paint(style, colour, &format!("{word}[{}]", d.code));
+    let _ = writeln!(out, "{head}: {}", paint(style, "1", &d.message));
+    let spans = d.primary.iter().copied().chain(d.labels.iter().map(|l| l.span));
+    let last_line = spans.map(|s| sources.locate(s).line).max().unwrap_or(0);
+    let gutter = " ".repeat(last_line.to_string().len());
+    if let Some(span) = d.primary {
+        let text = d.note.as_deref().unwrap_or("");
+        quote(out, sources, span, Mark { arrow: "-->", sign: '^', text, colour }, &gutter, style);
+    }
+    for label in &d.labels {
+        let mark = Mark { arrow: ":::", sign: '-', text: &label.message, colour: "1;34" };
+        quote(out, sources, label.span, mark, &gutter, style);
+    }
+    for (name, text) in [("found", &d.found), ("expected", &d.expected), ("help", &d.help)] {
+        if let Some(text) = text {
+            let _ = writeln!(out, "{gutter} {} {}: {text}", paint(style, "1;34", "="), paint(style, "1", name));
+        }
+    }
+}
+
+/// How a quoted place is marked.
+struct Mark<'a> {
+    arrow: &'a str,
+    sign: char,
+    text: &'a str,
+    colour: &'a str,
+}
+
+fn quote(out: &mut String, sources: &SourceMap, span: Span, mark: Mark<'_>, gutter: &str, style: Style) {
+    let at = sources.locate(span);
+    let file = sources.file(span.file);
+    let blue = |text: &str| paint(style, "1;34", text);
+    let _ = writeln!(out, "{gutter}{} {}:{}:{}", blue(mark.arrow), file.name, at.line, at.column);
+    let (before, marked, after) = cut(file.line(at.line - 1), &at);
+    let number = format!("{:>width$} |", at.line, width = gutter.len());
+    let _ = writeln!(out, "{gutter} {}", blue("|"));
+    let _ = writeln!(out, "{} {before}{marked}{after}", blue(&number));
+    let signs = mark.sign.to_string().repeat(marked.chars().count().max(1));
+    let line = format!("{signs} {}", mark.text);
+    let indent = " ".repeat(before.chars().count());
+    let _ = writeln!(out, "{gutter} {} {indent}{}", blue("|"), paint(style, mark.colour, line.trim_end()));
+}
+
+/// A line split around a place, control characters made visible and what is far away left out.
+fn cut(line: &str, at: &Location) -> (String, String, String) {
+    let chars: Vec<char> = line.chars().collect();
+    let start = (at.column - 1).min(chars.len());
+    let end = if at.end_line == at.line { (at.end_column - 1).clamp(start, chars.len()) } else { chars.len() };
+    let from = start.saturating_sub(MAX_QUOTED / 2);
+    let to = end.min(start + MAX_QUOTED / 2);
+    let until = chars.len().min(to + MAX_QUOTED / 4);
+    let mut before = show(&chars[from..start]);
+    if from > 0 {
+        before.insert_str(0, "...");
+    }
+    let mut after = show(&chars[to..until]);
+    if until < chars.len() {
+        after.push_str("...");
+    }
+    (before, show(&chars[start..to]), after)
+}
+
+fn show(chars: &[char]) -> String {
+    let mut out = String::new();
+    for &c in chars {
+        match c {
+            '\t' => out.push_str(TAB),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn paint(style: Style, colour: &str, text: &str) -> String {
+    match style {
+        Style::Colour if !text.is_empty() => format!("\x1b[{colour}m{text}\x1b[0m"),
+        Style::Plain | Style::Colour => text.to_owned(),
+    }
+}
+
+#[derive(Serialize)]
+struct JsonPlace<'a> {
+    file: &'a str,
+    start: u32,
+    end: u32,
+    #[serde(flatten)]
+    location: Location,
+}
+
+#[derive(Serialize)]
+struct JsonLabel<'a> {
+    place: JsonPlace<'a>,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct JsonDiagnostic<'a> {
+    code: &'static str,
+    severity: &'static str,
+    title: &'static str,
+    message: &'a str,
+    place: Option<JsonPlace<'a>>,
+    note: Option<&'a str>,
+    labels: Vec<JsonLabel<'a>>,
+    found: Option<&'a str>,
+    expected: Option<&'a str>,
+    help: Option<&'a str>,
+}
+
+/// Every diagnostic as a JSON array; absent parts are null.
+pub fn render_json(diagnostics: &[Diagnostic], sources: &SourceMap) -> String {
+    let place = |span: Span| {
+        let (file, location) = (sources.file(span.file).name.as_str(), sources.locate(span));
+        JsonPlace { file, start: span.start, end: span.end, location }
+    };
+    let list: Vec<_> = diagnostics
+        .iter()
+        .map(|d| JsonDiagnostic {
+            code: d.code.code(),
+            severity: if d.is_error() { "error" } else { "warning" },
+            title: d.code.title(),
+            message: &d.message,
+            place: d.primary.map(place),
+            note: d.note.as_deref(),
+            labels: d.labels.iter().map(|l| JsonLabel { place: place(l.span), message: &l.message }).collect(),
+            found: d.found.as_deref(),
+            expected: d.expected.as_deref(),
+            help: d.help.as_deref(),
+        })
+        .collect();
+    serde_json::to_string_pretty(&list).expect("diagnostics: plain data becomes JSON")
+}

@@ -1,0 +1,12 @@
+//! Text to syntax tree and back. What enters is a text, what leaves a [`ast::File`] and [`crate::diag::Diagnostic`]s.
+//! Nothing is resolved here: names, axes and types are the elaborator's.
+
+pub mod ast;
+mod lexer;
+mod parser;
+mod token;
+
+pub use parser::{MAX_DEPTH, MAX_TEXT, parse};
+
+#[cfg(test)]
+mod tests;
