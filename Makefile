@@ -1,0 +1,33 @@
+# Two commands matter: `make demo` (text to tokens) and `make test` (the whole suite).
+# Everything large lives outside the repository, in $(LLMC_CACHE).
+export LLMC_CACHE ?= $(HOME)/.cache/llmc
+SMOLLM2 := $(LLMC_CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
+PROMPT  ?= Explain in two sentences why the sky is blue.
+
+.PHONY: demo test bench deps weights ptxas fmt lint
+
+demo: deps weights
+	cargo build --release --locked
+	target/release/llmc build models/llama.llm --weights $(SMOLLM2) -o $(LLMC_CACHE)/smollm2.llmc
+	target/release/llmc run $(LLMC_CACHE)/smollm2.llmc --prompt "$(PROMPT)" --max-tokens 100
+
+test: deps weights ptxas
+	tools/test.sh
+
+bench: deps weights
+	tools/bench.sh
+
+deps:
+	@tools/install-deps.sh
+
+weights:
+	@tools/fetch.sh smollm2
+
+ptxas:
+	@tools/fetch.sh ptxas
+
+fmt:
+	cargo fmt --all
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
