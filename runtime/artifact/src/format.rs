@@ -173,7 +173,7 @@ impl Format {
     /// Bytes of `elements` elements; `None` where they are no whole number of blocks or do not fit.
     pub fn bytes(self, elements: u64) -> Option<u64> {
         let block = self.block() as u64;
-        if elements % block != 0 { None } else { (elements / block).checked_mul(self.block_bytes() as u64) }
+        if !elements.is_multiple_of(block) { None } else { (elements / block).checked_mul(self.block_bytes() as u64) }
     }
 }
 
