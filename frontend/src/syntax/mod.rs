@@ -2,10 +2,15 @@
 //! Nothing is resolved here: names, axes and types are the elaborator's.
 
 pub mod ast;
+mod dump;
+mod include;
 mod lexer;
 mod parser;
 mod token;
+mod walk;
 
+pub use dump::dump;
+pub use include::expand;
 pub use parser::{MAX_DEPTH, MAX_TEXT, parse};
 
 #[cfg(test)]

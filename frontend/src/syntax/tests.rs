@@ -94,3 +94,49 @@ fn nesting_is_bounded() {
     assert_eq!(codes(&"(".repeat(1_000_000)), [Code::UnexpectedToken]);
     assert_eq!(codes(&"#".repeat(MAX_TEXT + 1)), [Code::TextTooLong]);
 }
+
+#[test]
+fn include_puts_a_group_in_its_place() {
+    let text = "group rope(base) { real theta = hf \"theta\" | base, half = base / 2 }
+group all { include rope(1e4 + 1)  seq t }
+model a { size n = 1  include all  axis s = t }
+model b { include rope  include nope  include rope(1)  include rope(2) }
+group knot { include knot }
+model c { include knot }
+";
+    let file = parse_clean("x", text);
+    let groups: Vec<_> = file.items.iter().filter_map(group).collect();
+    let models: Vec<_> =
+        file.items.iter().filter_map(|i| if let ast::Item::Model(m) = i { Some(m) } else { None }).collect();
+    let (expanded, diagnostics) = expand(models[0], &groups);
+    assert_eq!(diagnostics, []);
+    let whole = ast::File { id: FileId(0), items: vec![ast::Item::Model(expanded)], trivia: Vec::new() };
+    let want = "model a { size n = 1  real theta = hf \"theta\" | (1e4 + 1), half = (1e4 + 1) / 2  seq t  axis s = t }";
+    assert_eq!(dump(&whole), dump(&parse_clean("want", want)));
+    let codes = |m: &ast::Model| expand(m, &groups).1.iter().map(|d| d.code).collect::<Vec<_>>();
+    use Code::*;
+    assert_eq!(codes(models[1]), [GroupArguments, UnknownGroup, IncludedTwice, IncludedTwice]);
+    assert_eq!(codes(models[2]), [IncludedTwice]);
+}
+
+#[test]
+fn growth_by_inclusion_is_bounded() {
+    let chain = |length: usize, argument: &str| {
+        let mut text = String::new();
+        for i in 0..length {
+            text += &format!("group g{i}(x) {{ include g{}({argument}) }}\n", i + 1);
+        }
+        text += &format!("group g{length}(x) {{ real y = x }}\nmodel a {{ include g0(1 + 1) }}");
+        let file = parse_clean("x", &text);
+        let groups: Vec<_> = file.items.iter().filter_map(group).collect();
+        let Some(ast::Item::Model(model)) = file.items.last() else { panic!("the model is last") };
+        expand(model, &groups).1.iter().map(|d| d.code).collect::<Vec<_>>()
+    };
+    assert_eq!(chain(20, "x"), []);
+    assert_eq!(chain(30, "x * x"), [Code::TooDeep]);
+    assert_eq!(chain(10_000, "x"), [Code::TooDeep]);
+}
+
+fn group(item: &ast::Item) -> Option<&ast::Group> {
+    if let ast::Item::Group(group) = item { Some(group) } else { None }
+}
