@@ -230,6 +230,18 @@ pub fn read_scalar(dtype: DType, b: &[u8]) -> f32 {
     }
 }
 
+/// Writes one little-endian number, rounded to nearest even; integers saturate, and a NaN becomes 0.
+pub fn write_scalar(dtype: DType, value: f64, to: &mut [u8]) {
+    match dtype {
+        DType::F32 => to.copy_from_slice(&(value as f32).to_le_bytes()),
+        DType::F16 => to.copy_from_slice(&half::f16::from_f64(value).to_le_bytes()),
+        DType::BF16 => to.copy_from_slice(&half::bf16::from_f64(value).to_le_bytes()),
+        DType::I32 => to.copy_from_slice(&(value.round_ties_even() as i32).to_le_bytes()),
+        DType::I8 => to.copy_from_slice(&(value.round_ties_even() as i8).to_le_bytes()),
+        DType::U8 => to.copy_from_slice(&(value.round_ties_even() as u8).to_le_bytes()),
+    }
+}
+
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.spec().name)

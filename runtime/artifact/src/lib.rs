@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod dim;
 pub mod dtype;
 pub mod format;
+pub mod panel;
 pub mod plan;
 pub mod recipe;
 pub mod scalar;

@@ -1,6 +1,8 @@
 //! Recipes: how a packed weight follows from the tensors of a checkpoint, as data that the runtime evaluates at load
 //! without a compiler.
 
+pub mod eval;
+
 use crate::checkpoint::TensorInfo;
 use crate::scalar::{ReduceOp, ScalarOp, Value};
 use serde::{Deserialize, Serialize};

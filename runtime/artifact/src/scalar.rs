@@ -124,6 +124,26 @@ scalar_ops! {
 }
 
 impl ScalarOp {
+    /// The type of the result for operands of these types; `None` where the signature forbids them.
+    pub fn result(self, operands: &[Type]) -> Option<Type> {
+        if operands.len() != self.arity() {
+            return None;
+        }
+        let all = |t: Type| operands.iter().all(|o| *o == t);
+        let number = !operands.contains(&Type::Bool);
+        match self.signature() {
+            Signature::Num if number => Some(if all(Type::Int) { Type::Int } else { Type::Real }),
+            Signature::Real if number => Some(Type::Real),
+            Signature::Int if all(Type::Int) => Some(Type::Int),
+            Signature::Round if all(Type::Real) => Some(Type::Int),
+            Signature::Compare if number => Some(Type::Bool),
+            Signature::Logic if all(Type::Bool) => Some(Type::Bool),
+            Signature::Select if operands[0] == Type::Bool && operands[1] == operands[2] => Some(operands[1]),
+            Signature::Convert if all(Type::Int) => Some(Type::Real),
+            _ => None,
+        }
+    }
+
     /// The operation's meaning. Operands have the types [`Signature`] demands; the elaborator has seen to it.
     ///
     /// # Panics
