@@ -94,6 +94,15 @@ pub enum Table {
     Picked(SeqId),
 }
 
+impl Table {
+    /// Whose tokens it is about.
+    pub const fn seq(self) -> SeqId {
+        match self {
+            Table::Positions(s) | Table::RowSeq(s) | Table::Lengths(s) | Table::Blocks(s) | Table::Picked(s) => s,
+        }
+    }
+}
+
 /// What a compiled kernel takes, in this order: operand pointers, table pointers, dims; and how it is launched.
 ///
 /// A CPU kernel is `extern "C" fn(pointers: *const *mut u8, dims: *const i64, begin: i64, end: i64, scratch: *mut u8)`
@@ -163,6 +172,17 @@ pub struct PackedWeight {
     pub recipe: Recipe,
 }
 
+impl PackedWeight {
+    /// Its packed bytes.
+    ///
+    /// # Panics
+    /// When the plan was not validated.
+    pub fn bytes(&self) -> u64 {
+        let length = |d: Dim| d.as_const().expect("a validated plan's weights have constant lengths");
+        self.storage.bytes(self.format, length).expect("a validated plan's weights have sizes")
+    }
+}
+
 /// A cache of one value of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
@@ -193,7 +213,7 @@ pub struct Sequence {
 pub struct PlanInput {
     /// The name in the text.
     pub name: String,
-    /// Type of its elements: int as i32, real as f32, bool as u8.
+    /// Type of its elements: int as i32, real as f32, bool as i32 (0 or 1).
     pub ty: Type,
     /// Integers must lie in `0..bound`.
     pub bound: Option<u64>,

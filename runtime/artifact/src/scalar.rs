@@ -11,11 +11,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// A real number.
-    Real(f64),
+    Real(#[serde(with = "exact_real")] f64),
     /// An integer.
     Int(i64),
     /// A truth value.
     Bool(bool),
+}
+
+/// Reals in stored plans: as a decimal string, because JSON has no infinities and most readers round its numbers.
+mod exact_real {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(x)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map_err(|_| D::Error::custom(format!("`{text}` is not a number")))
+    }
 }
 
 impl Value {
@@ -332,6 +346,16 @@ mod tests {
         ] {
             assert!((erf(x) - want).abs() < 1e-15, "erf({x}) = {}", erf(x));
         }
+    }
+
+    #[test]
+    fn reals_survive_storage_exactly() {
+        for x in [0.1, -0.0, 1e300, 5e-324, 1.0 / 3.0, f64::INFINITY, f64::NEG_INFINITY] {
+            let text = serde_json::to_string(&Value::Real(x)).unwrap();
+            let Value::Real(back) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+            assert_eq!(back.to_bits(), x.to_bits(), "{text}");
+        }
+        assert!(serde_json::from_str::<Value>(r#"{"Real":"nought"}"#).is_err());
     }
 
     #[test]
