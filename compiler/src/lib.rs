@@ -2,5 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod kernel;
+pub mod llvm;
 pub mod normal;
 pub mod plan;

@@ -1,0 +1,235 @@
+//! Elements of operands: from an index in the operand's storage to a load or store.
+
+use super::format::Block;
+use super::{Cmp, Emitter, Form, Lane, Scope, Ty, Val};
+use crate::kernel::{AxisRef, Expr, ExprRef, KernelExtent, OperandRef};
+use llmc_artifact::plan::{PAGE_TOKENS, PANEL_LANES, PageDim, Storage, Table};
+use llmc_artifact::{Dim, Format, SeqId};
+
+impl<'a, 'c> Scope<'a, 'c> {
+    /// The element's number in the operand, counted over its dense dimensions, its panels or its pages.
+    fn element(&self, operand: OperandRef, index: &[ExprRef]) -> Lane<'c> {
+        match &self.spec().operands[operand.0 as usize].storage {
+            Storage::Dense { dims } => self.dense_element(dims, index),
+            Storage::Panel { reduce, .. } => {
+                let e = self.emitter();
+                let (row, column) = (self.index_within(index[0], None), self.index_within(index[1], None));
+                let lanes = Lane::uniform(e.int(PANEL_LANES as i64));
+                let (panel, row) = e.lane_div_rem(row, lanes, self.width());
+                let panel = self.times(panel, *reduce as i64);
+                let at = e.lane_add(panel, column, self.width());
+                e.lane_add(self.times(at, PANEL_LANES as i64), row, self.width())
+            }
+            Storage::Paged { seq, page } => self.paged_element(*seq, page, index),
+        }
+    }
+
+    fn times(&self, x: Lane<'c>, n: i64) -> Lane<'c> {
+        self.emitter().lane_mul(x, Lane::uniform(self.emitter().int(n)), self.width())
+    }
+
+    fn dense_element(&self, dims: &[Dim], index: &[ExprRef]) -> Lane<'c> {
+        let e = self.emitter();
+        let mut at = Lane::uniform(e.int(0));
+        for (dim, i) in dims.iter().zip(index) {
+            let length = self.dim(*dim);
+            let i = self.index_within(*i, Some(length));
+            at = e.lane_add(e.lane_mul(at, Lane::uniform(length), self.width()), i, self.width());
+        }
+        at
+    }
+
+    /// An index, held within a dimension where only data or the end of a block of keys bounds it: a lane that is
+    /// masked afterwards must not read outside.
+    fn index_within(&self, i: ExprRef, length: Option<Val<'c>>) -> Lane<'c> {
+        let (e, lane) = (self.emitter(), self.int(i));
+        match length {
+            Some(length) if self.needs_clamp(i) => e.lanewise(&[lane, Lane::uniform(length)], self.width(), |v| {
+                let last = e.sub(v[1], e.like_int(v[1], 1));
+                e.max(e.min(v[0], last), e.like_int(v[0], 0))
+            }),
+            _ => lane,
+        }
+    }
+
+    fn paged_element(&self, seq: SeqId, page: &[PageDim], index: &[ExprRef]) -> Lane<'c> {
+        let (e, w) = (self.emitter(), self.width());
+        let Expr::Axis(axis) = self.spec().exprs[index[0]] else {
+            panic!("emission: a cache is indexed by an axis of tokens first")
+        };
+        let (sequence, position) = match self.spec().axes[axis.0 as usize].extent {
+            KernelExtent::Keys { of, .. } => (self.sequence_of(of), self.axis(axis)),
+            _ => (self.sequence_of(axis), self.position(axis)),
+        };
+        let tokens = Lane::uniform(e.int(PAGE_TOKENS as i64));
+        let (block, slot) = e.lane_div_rem(position, tokens, w);
+        let blocks = Lane::uniform(self.dim(Dim::Blocks(seq)));
+        let entry = e.lane_add(e.lane_mul(sequence, blocks, w), block, w);
+        let number = self.table(Table::Blocks(seq), entry);
+        let length: i64 = page.iter().map(|d| page_length(*d)).product();
+        let mut at = Lane::uniform(e.int(0));
+        let mut kept = index[1..].iter();
+        for dim in page {
+            let i = match *dim {
+                PageDim::Axis(n) => {
+                    let i = kept.next().expect("emission: a cache with more dimensions than indices");
+                    self.index_within(*i, Some(e.int(n as i64)))
+                }
+                PageDim::Slot { count, step } => {
+                    let (by_step, _) = e.lane_div_rem(slot, Lane::uniform(e.int(step as i64)), w);
+                    e.lane_div_rem(by_step, Lane::uniform(e.int(count as i64)), w).1
+                }
+            };
+            at = e.lane_add(self.times(at, page_length(*dim)), i, w);
+        }
+        e.lane_add(self.times(number, length), at, w)
+    }
+
+    /// An element of a table.
+    pub fn table(&self, table: Table, index: Lane<'c>) -> Lane<'c> {
+        let e = self.emitter();
+        let raw = e.load_elements(self.args().table(table), Ty::I32, index, self.width());
+        Lane { value: e.sext(raw.value, Ty::I64), ..raw }
+    }
+
+    /// An element as a real (f32) or an int (i64); a truth value is whether the int is not 0.
+    pub(super) fn load(&self, operand: OperandRef, index: &[ExprRef]) -> Lane<'c> {
+        let (e, o) = (self.emitter(), &self.spec().operands[operand.0 as usize]);
+        let pointer = self.args().operand(operand);
+        if let Some(dtype) = o.format.plain() {
+            let at = self.element(operand, index);
+            let raw = e.load_elements(pointer, Emitter::stored_type(dtype), at, self.width());
+            let value = e.widen_stored(dtype, raw.value);
+            let value = if value.ty() == Ty::I32 { e.sext(value, Ty::I64) } else { value };
+            return Lane { value, ..raw };
+        }
+        match &o.storage {
+            Storage::Panel { reduce, .. } => {
+                let (row, column) = (self.int(index[0]), self.int(index[1]));
+                self.decode(o.format, row, column, |row, block| {
+                    let (panel, row) = e.lane_div_rem(Lane::uniform(row), Lane::uniform(e.int(16)), 1);
+                    let blocks = e.int((*reduce / o.format.block() as u64) as i64);
+                    let at = e.add(e.mul(panel.value, blocks), block);
+                    let bytes = e.int((o.format.block_bytes() * PANEL_LANES as usize) as i64);
+                    Block::Panel { start: e.offset(pointer, e.mul(at, bytes)), row: row.value }
+                })
+            }
+            Storage::Dense { .. } | Storage::Paged { .. } => {
+                let at = self.element(operand, index);
+                self.decode(o.format, Lane::uniform(e.int(0)), at, |_, block| {
+                    let bytes = e.int(o.format.block_bytes() as i64);
+                    Block::Dense { start: e.offset(pointer, e.mul(block, bytes)) }
+                })
+            }
+        }
+    }
+
+    /// Elements of blocks: all lanes of one block at once where they lie so, else one by one.
+    fn decode(
+        &self,
+        format: Format,
+        row: Lane<'c>,
+        column: Lane<'c>,
+        place: impl Fn(Val<'c>, Val<'c>) -> Block<'c>,
+    ) -> Lane<'c> {
+        let (e, w) = (self.emitter(), self.width());
+        let length = Lane::uniform(e.int(format.block() as i64));
+        let (block, within) = e.lane_div_rem(column, length, w);
+        if let (Some(row), Some(block)) = (row.scalar(), block.scalar())
+            && (within.form == Form::Uniform || Emitter::decodes_at_once(format, within, w))
+        {
+            return Lane::vector(e.decode_block(format, place(row, block), within, w));
+        }
+        let mut all = e.undefined(Ty::F32, w);
+        for l in 0..w {
+            let at = place(e.lane(row, l), e.lane(block, l));
+            let one = e.decode_block(format, at, Lane::uniform(e.lane(within, l)), 1);
+            all = e.insert(all, l, one);
+        }
+        Lane::vector(all)
+    }
+
+    /// Writes a value to an element. The lanes of a block format are one block.
+    pub fn store(&self, operand: OperandRef, index: &[ExprRef], value: ExprRef) {
+        let (e, o) = (self.emitter(), &self.spec().operands[operand.0 as usize]);
+        let pointer = self.args().operand(operand);
+        let at = self.element(operand, index);
+        let Some(dtype) = o.format.plain() else {
+            let x = e.materialise(self.real(value), self.width());
+            let block = o.format.block() as i64;
+            let aligned = at.form == Form::Affine(1) && at.multiple % block as u64 == 0 && x.lanes() as i64 == block;
+            assert!(aligned, "emission: a block of `{}` is not written at once", o.name);
+            let (number, _) = e.lane_div_rem(Lane::multiple_of(at.value, at.multiple), Lane::uniform(e.int(block)), 1);
+            let start = e.offset(pointer, e.mul(number.value, e.int(o.format.block_bytes() as i64)));
+            return e.encode_block(o.format, start, x);
+        };
+        let value = self.value(value, super::Precision::Single);
+        let value = match value.ty() {
+            Ty::I1 => e.lanewise(&[value], self.width(), |v| e.zext(v[0], Ty::I32)),
+            Ty::I64 => e.lanewise(&[value], self.width(), |v| e.trunc(v[0], Ty::I32)),
+            _ => value,
+        };
+        let value = match (value.ty(), dtype.name().starts_with('i')) {
+            (Ty::I32, false) => e.lanewise(&[value], self.width(), |v| e.int_to_float(v[0], Ty::F32)),
+            _ => value,
+        };
+        let stored = e.lanewise(&[value], self.width(), |v| e.narrow_stored(dtype, v[0]));
+        e.store_elements(pointer, Emitter::stored_type(dtype), at, stored, self.width());
+    }
+
+    /// Whether lanes of the index may lie outside the dimension it reads.
+    fn needs_clamp(&self, i: ExprRef) -> bool {
+        let from_data = self.reaches_load(i);
+        let past_keys = self.width() > 1 && self.axes_of(i).any(|a: AxisRef| self.is_keys(a));
+        from_data || past_keys
+    }
+}
+
+fn page_length(dim: PageDim) -> i64 {
+    match dim {
+        PageDim::Axis(n) => n as i64,
+        PageDim::Slot { count, .. } => count as i64,
+    }
+}
+
+impl<'c> Emitter<'c> {
+    /// Elements of an array at these indices.
+    pub fn load_elements(&self, array: Val<'c>, ty: Ty, index: Lane<'c>, lanes: u32) -> Lane<'c> {
+        match index.form {
+            Form::Uniform => Lane::uniform(self.load(ty, 1, self.element(array, ty, index.value))),
+            Form::Affine(1) => Lane::vector(self.load(ty, lanes, self.element(array, ty, index.value))),
+            Form::Affine(_) | Form::Vector => {
+                let mut all = self.undefined(ty, lanes);
+                for l in 0..lanes {
+                    let one = self.load(ty, 1, self.element(array, ty, self.lane(index, l)));
+                    all = self.insert(all, l, one);
+                }
+                Lane::vector(all)
+            }
+        }
+    }
+
+    /// Writes elements of an array at these indices; where lanes share an index the last wins.
+    pub fn store_elements(&self, array: Val<'c>, ty: Ty, index: Lane<'c>, value: Lane<'c>, lanes: u32) {
+        match index.form {
+            Form::Uniform => {
+                let last = self.lane(value, lanes - 1);
+                self.store(self.element(array, ty, index.value), last);
+            }
+            Form::Affine(1) => {
+                let all = self.materialise(value, lanes);
+                self.store(self.element(array, ty, index.value), all);
+            }
+            Form::Affine(_) | Form::Vector => {
+                for l in 0..lanes {
+                    self.store(self.element(array, ty, self.lane(index, l)), self.lane(value, l));
+                }
+            }
+        }
+    }
+
+    /// Whether a float is NaN.
+    pub fn is_nan(&self, x: Val<'c>) -> Val<'c> {
+        self.compare(Cmp::Ne, x, x)
+    }
+}
