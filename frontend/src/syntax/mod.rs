@@ -6,12 +6,15 @@ mod dump;
 mod include;
 mod lexer;
 mod parser;
+mod pretty;
+mod printer;
 mod token;
 mod walk;
 
 pub use dump::dump;
 pub use include::expand;
 pub use parser::{MAX_DEPTH, MAX_TEXT, parse};
+pub use printer::print;
 
 #[cfg(test)]
 mod tests;

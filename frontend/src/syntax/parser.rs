@@ -94,6 +94,11 @@ impl Parser<'_> {
         token.kind == TokenKind::Name && self.text_of(token.span) == word
     }
 
+    /// Whether a name follows, and not the `and` or `or` that joins what stands here to something else.
+    fn before_name(&self) -> bool {
+        self.peek(1).kind == TokenKind::Name && !self.is_word(1, "and") && !self.is_word(1, "or")
+    }
+
     fn bump(&mut self) -> Token {
         let token = self.token();
         self.at = (self.at + 1).min(self.tokens.len() - 1);
@@ -106,6 +111,16 @@ impl Parser<'_> {
 
     fn eat_word(&mut self, word: &str) -> Option<Token> {
         self.is_word(0, word).then(|| self.bump())
+    }
+
+    /// Moves past a word that only means something before a text; elsewhere it is a name.
+    fn eat_word_before_text(&mut self, word: &str) -> bool {
+        self.before_text() && self.eat_word(word).is_some()
+    }
+
+    /// Whether a text follows on the same line.
+    fn before_text(&self) -> bool {
+        self.peek(1).kind == TokenKind::Text && !self.peek(1).line_start
     }
 
     fn expect(&mut self, kind: TokenKind) -> Parse<Token> {

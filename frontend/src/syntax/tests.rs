@@ -1,5 +1,7 @@
 //! Reading and writing texts: whole models, small pieces, and everything that is no model at all.
 
+mod random;
+
 use super::*;
 use crate::diag::{Code, FileId, SourceMap, Style, render_text};
 
@@ -27,7 +29,7 @@ fn parse_clean(name: &str, text: &str) -> ast::File {
     if !diagnostics.is_empty() {
         let mut map = SourceMap::new();
         map.add(name, text);
-        panic!("{}", render_text(&diagnostics, &map, Style::Plain));
+        panic!("{}\n{text}", render_text(&diagnostics, &map, Style::Plain));
     }
     file
 }
@@ -139,4 +141,38 @@ fn growth_by_inclusion_is_bounded() {
 
 fn group(item: &ast::Item) -> Option<&ast::Group> {
     if let ast::Item::Group(group) = item { Some(group) } else { None }
+}
+
+#[test]
+fn printing_keeps_the_meaning_and_settles_at_once() {
+    for (name, text) in models() {
+        let file = parse_clean(&name, &text);
+        let printed = print(&file);
+        let again = parse_clean(&name, &printed);
+        assert_eq!(dump(&again), dump(&file), "{name}");
+        assert_eq!(comments(&again), comments(&file), "{name}");
+        assert_eq!(print(&again), printed, "{name}");
+        for line in printed.lines() {
+            assert_eq!(line.trim_end(), line, "{name}");
+        }
+    }
+}
+
+fn comments(file: &ast::File) -> Vec<&str> {
+    file.trivia
+        .iter()
+        .filter_map(|t| match &t.kind {
+            ast::TriviaKind::Comment { text, .. } => Some(text.as_str()),
+            ast::TriviaKind::BlankLine => None,
+        })
+        .collect()
+}
+
+/// Golden: the layout of a text with every construct and comments in every place.
+#[test]
+fn layout() {
+    let text = include_str!("tests/layout.llm");
+    let printed = print(&parse_clean("layout.llm", text));
+    insta::assert_snapshot!(printed);
+    insta::assert_snapshot!("dump", dump(&parse_clean("layout.llm", text)));
 }

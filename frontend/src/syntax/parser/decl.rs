@@ -140,8 +140,8 @@ impl Parser<'_> {
         let start = self.at;
         let kind = self.source_kind()?;
         let architecture = self.text()?;
-        let at = if self.eat_word("at").is_some() { Some(self.text()?) } else { None };
-        let drop = if self.eat_word("drop").is_some() { Some(self.text()?) } else { None };
+        let at = if self.eat_word_before_text("at") { Some(self.text()?) } else { None };
+        let drop = if self.eat_word_before_text("drop") { Some(self.text()?) } else { None };
         let when = if self.eat_word("when").is_some() { Some(self.expr()?) } else { None };
         Ok(Target { kind, architecture, at, drop, when, span: self.span_from(start) })
     }
@@ -188,7 +188,7 @@ impl Parser<'_> {
     /// The keyword that begins a member here. Before `=` such a word is a name.
     fn member_keyword(&self) -> Option<&'static str> {
         let word = *MEMBER_KEYWORDS.iter().find(|w| self.is_word(0, w))?;
-        (self.peek(1).kind == TokenKind::Name).then_some(word)
+        self.before_name().then_some(word)
     }
 
     fn declaration(&mut self, keyword: &str) -> Parse<DeclKind> {

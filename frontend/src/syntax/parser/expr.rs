@@ -173,7 +173,7 @@ impl Parser<'_> {
                 self.bump();
                 ExprKind::Error(self.text()?)
             }
-            "hf" | "gguf" if self.peek(1).kind == TokenKind::Text => ExprKind::Source(self.source()?),
+            "hf" | "gguf" if self.before_text() => ExprKind::Source(self.source()?),
             "else" | "and" | "or" | "not" => return self.unexpected("an expression"),
             _ if self.starts_call() => ExprKind::Call(self.call()?),
             _ => ExprKind::Name(self.name()?.text),
@@ -186,10 +186,11 @@ impl Parser<'_> {
         kind
     }
 
-    /// Whether the name here is called: `f(`, `f[a](`, as against `x[a = 0]`.
+    /// Whether the name here is called: `f(`, `f[a](`, as against `x[a = 0]`. A parenthesis that begins a line is the
+    /// value of a block whose last `let` ends before it.
     fn starts_call(&self) -> bool {
         match self.peek(1).kind {
-            TokenKind::LParen => true,
+            TokenKind::LParen => !self.peek(1).line_start,
             TokenKind::LBracket => self.peek(3).kind != TokenKind::Eq,
             _ => false,
         }
@@ -228,18 +229,28 @@ impl Parser<'_> {
     pub(super) fn block(&mut self) -> Parse<Block> {
         let start = self.at;
         let open = self.expect(TokenKind::LBrace)?;
-        let ((lets, value), height) = self.heights(|p| {
+        let ((value, lets), height) = self.heights(|p| {
             let mut lets = Vec::new();
-            while p.is_word(0, "let") && p.peek(1).kind == TokenKind::Name {
+            while p.is_word(0, "let") && p.before_name() {
                 let start = p.at;
                 let binds = p.let_binds()?;
                 lets.push(Let { binds, span: p.span_from(start) });
             }
-            Ok((lets, Box::new(p.expr()?)))
+            Ok((p.block_value(&lets)?, lets))
         })?;
         self.close(open, TokenKind::RBrace)?;
         self.grow(height)?;
         Ok(Block { lets, value, span: self.span_from(start) })
+    }
+
+    /// What follows a block's `let`s.
+    fn block_value(&mut self, lets: &[Let]) -> Parse<Box<Expr>> {
+        if self.at(TokenKind::RBrace) && !lets.is_empty() {
+            let help = "if the value begins with `-`, put it in parentheses: such a line goes on with the one before";
+            let d = self.unexpected_here("the block's value").help(help);
+            return self.fail(d);
+        }
+        self.expr().map(Box::new)
     }
 
     /// `32`

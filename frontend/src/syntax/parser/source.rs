@@ -23,7 +23,7 @@ impl Parser<'_> {
         let start = self.at;
         let kind = self.source_kind()?;
         let pattern = self.pattern()?;
-        let layout = if self.eat_word("as").is_some() { Some(self.layout()?) } else { None };
+        let layout = if self.eat_word_before_text("as") { Some(self.layout()?) } else { None };
         Ok(Source { kind, pattern, layout, span: self.span_from(start) })
     }
 
