@@ -1,7 +1,12 @@
 //! Graph to artifact: algebra on e-graphs, streams, kernels, and code through LLVM.
 #![deny(unsafe_code)]
 
+pub mod alpha;
+pub mod causality;
+#[cfg(test)]
+mod fixture;
 pub mod kernel;
 pub mod llvm;
 pub mod normal;
 pub mod plan;
+pub mod stream;

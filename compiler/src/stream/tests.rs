@@ -1,0 +1,243 @@
+use super::check::{Meaning, Point};
+use super::*;
+use crate::causality::{self, Sight};
+use crate::fixture::{Fixture, close, everywhere, scrambled};
+use llmc_artifact::ScalarOp;
+
+/// Query, key and value of one token over axes e, under a causal mask.
+struct Attention {
+    f: Fixture,
+    t: AxisId,
+    s: AxisId,
+    score: TermId,
+    value: TermId,
+}
+
+fn attention(scale: f64) -> Attention {
+    let mut f = Fixture::default();
+    let (t, s) = f.seq("t", "s");
+    let e = f.axis("e", 3);
+    let (q, k, u) = (f.param(&[t, e]), f.param(&[t, e]), f.param(&[t, e]));
+    let (k, u) = (f.read(k, s), f.read(u, s));
+    let dot = f.total(&[e], &[q, k]);
+    let scale = f.real(scale);
+    let score = f.mul(&[dot, scale]);
+    Attention { f, t, s, score, value: u }
+}
+
+impl Attention {
+    fn seen(&mut self) -> TermId {
+        let (s, t) = (self.f.iota(self.s), self.f.iota(self.t));
+        self.f.map(ScalarOp::Le, &[s, t])
+    }
+    fn masked(&mut self) -> TermId {
+        let seen = self.seen();
+        self.f.masked(seen, self.score)
+    }
+}
+
+/// Reductions over tokens below a root that are not inside another one's body.
+fn loops(terms: &Terms, root: TermId) -> Vec<TermId> {
+    let mut found = Vec::new();
+    let mut stack = vec![root];
+    while let Some(x) = stack.pop() {
+        match alpha::reduction(terms, x) {
+            Some((_, b)) if b.iter().any(|a| terms.axes.len_of(a).is_none()) => found.push(x),
+            _ => stack.extend(terms.operands(x)),
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Derives the stream behind a root and checks it by value under every way to cut six steps in three blocks.
+fn streamed(f: &mut Fixture, root: TermId) -> (Stream, TermId) {
+    let root = f.canonical(&[root])[0];
+    let targets = loops(&f.terms, root);
+    let stream = derive(&mut f.terms, &targets);
+    checked(f, &stream);
+    (stream, root)
+}
+
+fn checked(f: &Fixture, stream: &Stream) {
+    let meaning = Meaning { terms: &f.terms, tokens: 6, leaf: &scrambled };
+    let free = stream.states.iter().fold(Axes::none(), |a, s| a.union(f.terms.free(s.source)));
+    for at in meaning.points(free.as_slice(), &Point::new()) {
+        for cuts in [vec![], vec![3], vec![1, 2], vec![2, 5], vec![1, 2, 3, 4, 5]] {
+            let found = meaning.fold(stream, &at, &cuts);
+            for state in &stream.states {
+                let want = meaning.of(state.source, &at, &Default::default()).real();
+                let got = found[&state.source].real();
+                let floored = want.is_infinite() && got.abs() == FLOOR;
+                assert!(close(got, want) || floored, "{:?} cut at {cuts:?}: {got} for {want}", state.source);
+            }
+        }
+    }
+}
+
+#[test]
+fn softmax_and_its_value_product_are_one_pass() {
+    let mut a = attention(0.5);
+    let masked = a.masked();
+    let p = a.f.softmax(masked, a.s);
+    let out = a.f.total(&[a.s], &[p, a.value]);
+    let (stream, _) = streamed(&mut a.f, out);
+    assert_eq!(stream.states.len(), 3, "a bound, a total and a value product: {stream:#?}");
+    assert!(stream.refused.is_empty());
+    assert_eq!(stream.states[0].init, Value::Real(-3e38), "the running bound starts at the text's floor");
+    assert_eq!(stream.states.iter().map(|s| s.repair.len()).collect::<Vec<_>>(), [0, 1, 1]);
+}
+
+#[test]
+fn the_spelling_of_the_text_does_not_matter() {
+    let spellings: [fn(&mut Attention) -> TermId; 5] = [
+        // Division before the value product, and after it.
+        |a| {
+            let masked = a.masked();
+            let p = a.f.softmax(masked, a.s);
+            a.f.total(&[a.s], &[p, a.value])
+        },
+        |a| {
+            let masked = a.masked();
+            let floor = a.f.real(-3e38);
+            let top = a.f.reduce(ReduceOp::Max, &[a.s], masked);
+            let top = a.f.map(ScalarOp::Max, &[top, floor]);
+            let shifted = a.f.sub(masked, top);
+            let z = a.f.map(ScalarOp::Exp, &[shifted]);
+            let (up, down) = (a.f.total(&[a.s], &[z, a.value]), a.f.total(&[a.s], &[z]));
+            a.f.div(up, down)
+        },
+        // Powers of two.
+        |a| {
+            let masked = a.masked();
+            let top = a.f.reduce(ReduceOp::Max, &[a.s], masked);
+            let shifted = a.f.sub(masked, top);
+            let base = a.f.real(std::f64::consts::LOG2_E);
+            let shifted = a.f.mul(&[base, shifted]);
+            let z = a.f.map(ScalarOp::Exp2, &[shifted]);
+            let (up, down) = (a.f.total(&[a.s], &[z, a.value]), a.f.total(&[a.s], &[z]));
+            a.f.div(up, down)
+        },
+        // The mask inside the exponent.
+        |a| {
+            let masked = a.masked();
+            let top = a.f.reduce(ReduceOp::Max, &[a.s], masked);
+            let shifted = a.f.sub(a.score, top);
+            let seen = a.seen();
+            let shifted = a.f.masked(seen, shifted);
+            let z = a.f.map(ScalarOp::Exp, &[shifted]);
+            let (up, down) = (a.f.total(&[a.s], &[z, a.value]), a.f.total(&[a.s], &[z]));
+            a.f.div(up, down)
+        },
+        // A finite mask.
+        |a| {
+            let (seen, dead) = (a.seen(), a.f.real(-1e9));
+            let masked = a.f.map(ScalarOp::Where, &[seen, a.score, dead]);
+            let p = a.f.softmax(masked, a.s);
+            a.f.total(&[a.s], &[p, a.value])
+        },
+    ];
+    let mut wanted: Option<Vec<f64>> = None;
+    for spell in spellings {
+        let mut a = attention(0.5);
+        let out = spell(&mut a);
+        let (stream, root) = streamed(&mut a.f, out);
+        assert_eq!(stream.states.len(), 3);
+        assert!(stream.refused.is_empty(), "{:?}", stream.refused);
+        let (key, row) = (stream.over[0], a.t);
+        for s in &stream.states {
+            let sight = causality::sight(&a.f.terms, s.op, s.body, key, row);
+            assert_eq!(sight, Sight { causal: true, window: None });
+        }
+        assert_eq!(causality::appendable(&a.f.terms, &[root]), Ok(()));
+        let meaning = Meaning { terms: &a.f.terms, tokens: 5, leaf: &scrambled };
+        let got = everywhere(&meaning, root);
+        let want = wanted.get_or_insert_with(|| got.clone());
+        assert!(got.iter().zip(want).all(|(a, b)| close(*a, *b)));
+    }
+}
+
+#[test]
+fn log_of_a_sum_of_powers() {
+    let mut a = attention(1.0);
+    let masked = a.masked();
+    let top = a.f.reduce(ReduceOp::Max, &[a.s], masked);
+    let shifted = a.f.sub(masked, top);
+    let z = a.f.map(ScalarOp::Exp, &[shifted]);
+    let total = a.f.total(&[a.s], &[z]);
+    let log = a.f.map(ScalarOp::Log, &[total]);
+    let out = a.f.add(&[log, top]);
+    let (stream, _) = streamed(&mut a.f, out);
+    assert_eq!(stream.states.len(), 2);
+    assert_eq!(stream.states[0].init, Value::Real(-FLOOR), "differences of the bound stay defined");
+}
+
+#[test]
+fn two_value_products_share_the_scores() {
+    let mut a = attention(1.0);
+    let masked = a.masked();
+    let p = a.f.softmax(masked, a.s);
+    let n = a.f.axis("n", 2);
+    let w = a.f.param(&[a.t, n]);
+    let w = a.f.read(w, a.s);
+    let (x, y) = (a.f.total(&[a.s], &[p, a.value]), a.f.total(&[a.s], &[p, w]));
+    let roots = a.f.canonical(&[x, y]);
+    let targets: Vec<_> = roots.iter().flat_map(|r| loops(&a.f.terms, *r)).collect();
+    let stream = derive(&mut a.f.terms, &targets);
+    checked(&a.f, &stream);
+    assert_eq!(stream.states.len(), 4, "one bound, one total, two value products");
+}
+
+#[test]
+fn scores_of_any_size_and_rows_without_keys() {
+    for scale in [1e4, -1e4] {
+        let mut a = attention(scale);
+        let seen = {
+            let (s, t) = (a.f.iota(a.s), a.f.iota(a.t));
+            a.f.map(ScalarOp::Lt, &[s, t])
+        };
+        let masked = a.f.masked(seen, a.score);
+        let p = a.f.softmax(masked, a.s);
+        let out = a.f.total(&[a.s], &[p, a.value]);
+        let (_, root) = streamed(&mut a.f, out);
+        let meaning = Meaning { terms: &a.f.terms, tokens: 4, leaf: &scrambled };
+        let got = everywhere(&meaning, root);
+        assert!(got.iter().all(|x| x.is_finite()));
+        assert_eq!(got[..3], [0.0; 3], "the first token sees nobody");
+    }
+}
+
+#[test]
+fn a_body_that_does_not_separate_is_refused() {
+    // The spread around a mean moves with the mean by no factor.
+    let mut f = Fixture::default();
+    let (t, _) = f.seq("t", "s");
+    let m = f.axis("m", 5);
+    let x = f.param(&[t, m]);
+    let fifth = f.real(0.2);
+    let mean = f.total(&[m], &[x]);
+    let mean = f.mul(&[fifth, mean]);
+    let d = f.sub(x, mean);
+    let out = f.total(&[m], &[d, d]);
+    let root = f.canonical(&[out])[0];
+    let stream = derive(&mut f.terms, &[root]);
+    assert_eq!(stream.states.len(), 1);
+    assert_eq!(stream.refused.len(), 1);
+    assert!(stream.refused[0].reason.contains("mixes"), "{}", stream.refused[0].reason);
+    checked(&f, &stream);
+}
+
+#[test]
+fn a_wrong_repair_is_caught_by_the_checker() {
+    let mut a = attention(1.0);
+    let masked = a.masked();
+    let p = a.f.softmax(masked, a.s);
+    let out = a.f.total(&[a.s], &[p, a.value]);
+    let root = a.f.canonical(&[out])[0];
+    let targets = loops(&a.f.terms, root);
+    let mut stream = derive(&mut a.f.terms, &targets);
+    stream.states[2].repair.clear();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| checked(&a.f, &stream)));
+    assert!(caught.is_err());
+}
