@@ -11,6 +11,15 @@
 //! | stream | a fold over an axis with a tuple of states that repair each other, inner contractions per step, and a finish |
 //! | topk | the indices of the largest values |
 
+pub mod abi;
+#[cfg(test)]
+pub mod sample;
+mod text;
+pub mod verify;
+
+pub use abi::Abi;
+pub use verify::{SpecError, Verified, verify};
+
 use llmc_artifact::plan::Storage;
 use llmc_artifact::{Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
 use serde::{Deserialize, Serialize};
@@ -121,6 +130,32 @@ impl Exprs {
         }
         self.0.push((expr, ty));
         ExprRef(self.0.len() as u32 - 1)
+    }
+}
+
+impl Exprs {
+    /// Operands of an expression.
+    pub fn operands(&self, e: ExprRef) -> Vec<ExprRef> {
+        match &self[e] {
+            Expr::Const(_) | Expr::Axis(_) | Expr::Position(_) | Expr::Row(_) | Expr::Length(_) | Expr::Old(_) => {
+                Vec::new()
+            }
+            Expr::Load { index, .. } => index.clone(),
+            Expr::Result { moved, .. } => moved.iter().map(|(_, e)| *e).collect(),
+            Expr::Map(_, args) => args.clone(),
+        }
+    }
+
+    /// Every expression that some roots need, operands first.
+    pub fn reachable(&self, roots: &[ExprRef]) -> Vec<ExprRef> {
+        let mut needed = vec![false; self.0.len()];
+        roots.iter().for_each(|r| needed[r.0 as usize] = true);
+        for i in (0..needed.len()).rev() {
+            if needed[i] {
+                self.operands(ExprRef(i as u32)).iter().for_each(|o| needed[o.0 as usize] = true);
+            }
+        }
+        (0..needed.len() as u32).filter(|i| needed[*i as usize]).map(ExprRef).collect()
     }
 }
 
