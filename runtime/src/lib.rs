@@ -4,6 +4,8 @@
 
 pub mod error;
 mod mapping;
+pub mod tokenizer;
+pub mod utf8;
 pub mod weights;
 
 pub use error::{FileCode, FileError};

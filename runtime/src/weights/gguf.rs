@@ -6,6 +6,7 @@
 use super::CheckpointFile;
 use crate::error::{FileCode, FileError};
 use crate::mapping::Bytes;
+use crate::tokenizer::TokenizerData;
 use llmc_artifact::{Checkpoint, ConfigValue, Format, SourceKind, TensorData, TensorInfo};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -252,6 +253,10 @@ impl TensorData for GgufFile {
 impl CheckpointFile for GgufFile {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn tokenizer_data(&self) -> Result<Option<TokenizerData>, FileError> {
+        crate::tokenizer::gguf::read(self)
     }
 }
 

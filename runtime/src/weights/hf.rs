@@ -5,6 +5,7 @@ use super::json::read_object;
 use super::safetensors;
 use crate::error::{FileCode, FileError};
 use crate::mapping::Bytes;
+use crate::tokenizer::TokenizerData;
 use llmc_artifact::{Checkpoint, ConfigValue, SourceKind, TensorData, TensorInfo};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -194,5 +195,9 @@ impl TensorData for HfFolder {
 impl CheckpointFile for HfFolder {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn tokenizer_data(&self) -> Result<Option<TokenizerData>, FileError> {
+        crate::tokenizer::hf::read(&self.path, &self.config)
     }
 }

@@ -6,12 +6,13 @@
 
 pub mod gguf;
 pub mod hf;
-mod json;
+pub(crate) mod json;
 pub mod quantise;
 mod safetensors;
 pub mod write;
 
 use crate::error::{FileCode, FileError};
+use crate::tokenizer::{Tokenizer, TokenizerData};
 use llmc_artifact::{Checkpoint, TensorData};
 use std::fs::File;
 use std::io::Read;
@@ -21,6 +22,21 @@ use std::path::Path;
 pub trait CheckpointFile: Checkpoint + TensorData {
     /// Where it came from.
     fn path(&self) -> &Path;
+
+    /// Its tokenizer; `None` when it has none.
+    ///
+    /// # Errors
+    /// E0601, E0609, E0611.
+    fn tokenizer_data(&self) -> Result<Option<TokenizerData>, FileError>;
+
+    /// Its tokenizer, for those who cannot do without.
+    ///
+    /// # Errors
+    /// E0610 when it has none, and those of [`CheckpointFile::tokenizer_data`].
+    fn tokenizer(&self) -> Result<Tokenizer, FileError> {
+        let data = self.tokenizer_data()?.ok_or_else(|| crate::tokenizer::hf::missing(self.path()))?;
+        Tokenizer::new(self.path(), data)
+    }
 }
 
 /// Opens a checkpoint: a GGUF file (told by its first bytes, whatever its name) or a Hugging Face folder.
