@@ -2,10 +2,15 @@
 //!
 //! Needs no compiler: what it shares with one is the leaf crate `llmc-artifact`.
 
+pub mod device;
 pub mod error;
 mod mapping;
+mod pool;
+mod run_error;
 pub mod tokenizer;
 pub mod utf8;
 pub mod weights;
 
+pub use device::{Device, DeviceKind};
 pub use error::{FileCode, FileError};
+pub use run_error::{RunCode, RunError};
