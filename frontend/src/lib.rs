@@ -3,6 +3,8 @@
 
 pub mod diag;
 pub mod graph;
+pub mod program;
 pub mod syntax;
 
 pub use diag::{Code, Diagnostic, FileId, SourceMap, Span};
+pub use program::{Program, STD};

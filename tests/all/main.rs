@@ -1,3 +1,5 @@
 //! Every test that needs more than one crate, in one binary, so that LLVM is linked once.
 
+mod errors;
 mod hygiene;
+mod support;

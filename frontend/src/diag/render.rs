@@ -1,6 +1,6 @@
 //! Diagnostics for people (text) and for programs (JSON).
 
-use super::source::{Location, SourceMap, Span};
+use super::source::{FileId, Location, SourceMap, Span};
 use super::{Diagnostic, Severity};
 use serde::Serialize;
 use std::fmt::Write;
@@ -50,13 +50,14 @@ fn render_one(out: &mut String, d: &Diagnostic, sources: &SourceMap, style: Styl
     let spans = d.primary.iter().copied().chain(d.labels.iter().map(|l| l.span));
     let last_line = spans.map(|s| sources.locate(s).line).max().unwrap_or(0);
     let gutter = " ".repeat(last_line.to_string().len());
+    let mut quoted = None;
     if let Some(span) = d.primary {
         let text = d.note.as_deref().unwrap_or("");
-        quote(out, sources, span, Mark { arrow: "-->", sign: '^', text, colour }, &gutter, style);
+        quote(out, sources, span, Mark { arrow: "-->", sign: '^', text, colour }, &gutter, style, &mut quoted);
     }
     for label in &d.labels {
         let mark = Mark { arrow: ":::", sign: '-', text: &label.message, colour: "1;34" };
-        quote(out, sources, label.span, mark, &gutter, style);
+        quote(out, sources, label.span, mark, &gutter, style, &mut quoted);
     }
     for (name, text) in [("found", &d.found), ("expected", &d.expected), ("help", &d.help)] {
         if let Some(text) = text {
@@ -73,38 +74,55 @@ struct Mark<'a> {
     colour: &'a str,
 }
 
-fn quote(out: &mut String, sources: &SourceMap, span: Span, mark: Mark<'_>, gutter: &str, style: Style) {
+/// Quotes a place's line and marks the place below it. `quoted` is the line above, which is not quoted again.
+fn quote(
+    out: &mut String,
+    sources: &SourceMap,
+    span: Span,
+    mark: Mark<'_>,
+    gutter: &str,
+    style: Style,
+    quoted: &mut Option<(FileId, usize)>,
+) {
     let at = sources.locate(span);
     let file = sources.file(span.file);
+    let line: Vec<char> = file.line(at.line - 1).chars().collect();
     let blue = |text: &str| paint(style, "1;34", text);
-    let _ = writeln!(out, "{gutter}{} {}:{}:{}", blue(mark.arrow), file.name, at.line, at.column);
-    let (before, marked, after) = cut(file.line(at.line - 1), &at);
-    let number = format!("{:>width$} |", at.line, width = gutter.len());
-    let _ = writeln!(out, "{gutter} {}", blue("|"));
-    let _ = writeln!(out, "{} {before}{marked}{after}", blue(&number));
+    let (before, marked, after) = cut(&line, &at);
+    // A long line is cut around each place, so marks of two places do not fit below one of them.
+    let here = (line.len() <= MAX_QUOTED).then_some((span.file, at.line));
+    if here.is_none() || *quoted != here {
+        let _ = writeln!(out, "{gutter}{} {}:{}:{}", blue(mark.arrow), file.name, at.line, at.column);
+        let number = format!("{:>width$} |", at.line, width = gutter.len());
+        let _ = writeln!(out, "{gutter} {}", blue("|"));
+        let _ = writeln!(out, "{}", format!("{} {before}{marked}{after}", blue(&number)).trim_end());
+    }
+    *quoted = here;
     let signs = mark.sign.to_string().repeat(marked.chars().count().max(1));
-    let line = format!("{signs} {}", mark.text);
+    let words = format!("{signs} {}", mark.text);
     let indent = " ".repeat(before.chars().count());
-    let _ = writeln!(out, "{gutter} {} {indent}{}", blue("|"), paint(style, mark.colour, line.trim_end()));
+    let _ = writeln!(out, "{gutter} {} {indent}{}", blue("|"), paint(style, mark.colour, words.trim_end()));
 }
 
-/// A line split around a place, control characters made visible and what is far away left out.
-fn cut(line: &str, at: &Location) -> (String, String, String) {
-    let chars: Vec<char> = line.chars().collect();
-    let start = (at.column - 1).min(chars.len());
-    let end = if at.end_line == at.line { (at.end_column - 1).clamp(start, chars.len()) } else { chars.len() };
+/// A line split around a place, control characters made visible and, in a long one, what is far away left out.
+fn cut(line: &[char], at: &Location) -> (String, String, String) {
+    let start = (at.column - 1).min(line.len());
+    let end = if at.end_line == at.line { (at.end_column - 1).clamp(start, line.len()) } else { line.len() };
+    if line.len() <= MAX_QUOTED {
+        return (show(&line[..start]), show(&line[start..end]), show(&line[end..]));
+    }
     let from = start.saturating_sub(MAX_QUOTED / 2);
-    let to = end.min(start + MAX_QUOTED / 2);
-    let until = chars.len().min(to + MAX_QUOTED / 4);
-    let mut before = show(&chars[from..start]);
+    let to = end.min(start + MAX_QUOTED / 4);
+    let until = line.len().min(to + MAX_QUOTED / 4);
+    let mut before = show(&line[from..start]);
     if from > 0 {
         before.insert_str(0, "...");
     }
-    let mut after = show(&chars[to..until]);
-    if until < chars.len() {
+    let mut after = show(&line[to..until]);
+    if until < line.len() {
         after.push_str("...");
     }
-    (before, show(&chars[start..to]), after)
+    (before, show(&line[start..to]), after)
 }
 
 fn show(chars: &[char]) -> String {

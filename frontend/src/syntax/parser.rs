@@ -352,9 +352,23 @@ impl Parser<'_> {
                 }
                 Err(Failed) => return Err(Failed),
             }
-            if self.eat(TokenKind::Comma).is_none() {
+            let comma = self.eat(TokenKind::Comma);
+            if comma.is_none_or(|comma| self.ends_after(comma)) {
                 return if failed { Err(Failed) } else { Ok(items) };
             }
         }
+    }
+
+    /// Whether the list ends although a comma announces another entry, which is reported.
+    fn ends_after(&mut self, comma: Token) -> bool {
+        let other_member = self.token().line_start && self.starts_member() && self.peek(1).kind == TokenKind::Name;
+        if !other_member && !self.at(TokenKind::RBrace) {
+            return false;
+        }
+        let d = self.unexpected_here("another entry of the list");
+        self.report(d.label(comma.span, "announced here").help("remove the comma"));
+        // What begins here is looked at for itself.
+        self.last_error = None;
+        true
     }
 }

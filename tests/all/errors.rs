@@ -1,0 +1,74 @@
+//! Error codes: each has a row in a table, an entry in `docs/errors.md` and a case that shows it.
+//!
+//! A case is `tests/cases/errors/CODE*.llm`: a model text whose first line says which codes it must report, beside
+//! the rendered report, `CODE*.txt`. `LLMC_BLESS=1 cargo test` rewrites the reports and the page.
+
+use crate::support::cases::{self, Case};
+use llmc_frontend::diag::{Code, Stage, render_json, render_text};
+use llmc_runtime::FileCode;
+use std::fmt::Write;
+
+/// What a case's text is accused of: the codes, and the report as a person sees it.
+fn report(case: &Case) -> (Vec<Code>, String) {
+    let (program, diagnostics) = cases::check(case);
+    let json: serde_json::Value = serde_json::from_str(&render_json(&diagnostics, &program.sources)).unwrap();
+    assert_eq!(json.as_array().map(Vec::len), Some(diagnostics.len()), "{}", case.name);
+    let codes = diagnostics.iter().map(|d| d.code).collect();
+    (codes, render_text(&diagnostics, &program.sources, Default::default()))
+}
+
+fn error_cases() -> Vec<Case> {
+    cases::load("tests/cases/errors")
+}
+
+#[test]
+fn every_case_reports_what_it_expects_and_nothing_else() {
+    for case in error_cases() {
+        let expected = case.directive("expect").unwrap_or_else(|| panic!("{}: no `# expect:`", case.name));
+        let (codes, text) = report(&case);
+        let found: Vec<_> = codes.iter().map(|c| c.code()).collect();
+        assert_eq!(found.join(" "), expected, "{}\n{text}", case.name);
+        assert!(found.contains(&&case.name[..5]), "{}: named after a code that it does not report", case.name);
+        cases::golden(&case.path.with_extension("txt"), &text);
+    }
+}
+
+#[test]
+fn every_code_has_a_case() {
+    let cases = error_cases();
+    for code in Code::ALL {
+        assert!(cases.iter().any(|c| c.name.starts_with(code.code())), "{code}: no case in tests/cases/errors");
+    }
+    for case in &cases {
+        assert!(Code::from_name(&case.name[..5]).is_some(), "{}: there is no such code", case.name);
+    }
+}
+
+/// The page is made from the tables, the cases and their reports, so that it cannot be wrong.
+#[test]
+fn the_page_of_errors_is_up_to_date() {
+    let mut page = String::from(
+        "# Errors\n\nEvery mistake that llmc reports has a code. `llmc check MODEL` shows them with their places, \
+         `--json` for programs. Codes do not change their meaning; the wording of a report may.\n",
+    );
+    let cases = error_cases();
+    for &stage in Stage::ALL {
+        let _ = write!(page, "\n## {}\n", capitalised(stage.doc()));
+        for code in Code::ALL.iter().filter(|c| c.stage() == stage) {
+            let _ = write!(page, "\n### {code}: {}\n\n{}\n", code.title(), code.explanation());
+            if let Some(case) = cases.iter().find(|c| c.name.starts_with(code.code())) {
+                let _ = write!(page, "\n```llm\n{}```\n\n```text\n{}```\n", case.example(), report(case).1);
+            }
+        }
+    }
+    page.push_str("\n## Files\n");
+    for code in FileCode::ALL {
+        let _ = write!(page, "\n### {}: {}\n\n{}\n", code.code(), code.title(), code.explanation());
+    }
+    cases::golden(&cases::root().join("docs/errors.md"), &page);
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |c| c.to_uppercase().collect::<String>() + chars.as_str())
+}
