@@ -10,3 +10,7 @@ pub mod llvm;
 pub mod normal;
 pub mod plan;
 pub mod stream;
+pub mod rules;
+#[cfg(test)]
+#[allow(missing_docs)]
+pub(crate) mod testing;

@@ -3,10 +3,24 @@
 //! What enters is a verified block; what leaves is one hash-consed arena of [`Term`]s in which every reduction binds
 //! axes of its own, products and sums are n-ary, division is multiplication by a reciprocal, and a token is read
 //! by another only through [`Term::Read`]. Every later stage of the optimizer speaks of terms.
+//!
+//! Names of bound axes: a reduction over `m` binds `m'1`, or `m'2` where its body already binds an `m'1`, and so on.
+//! They are never axes of the model, so `m` free and `m` summed cannot be confused, and terms that are equal up to
+//! bound names are equal. A parameter or weight read at a bound axis is an `Index` of pure renames at the leaf:
+//! `S[m'1](w[m = m'1] * x[m = m'1])`. Reducing over a sequence's axis binds a view of it.
 
+pub mod build;
+pub mod subst;
+#[cfg(test)]
+mod tests;
+pub mod text;
+pub mod to_graph;
+pub mod verify;
+
+use crate::rules::Trace;
 use indexmap::IndexMap;
 use llmc_artifact::{ReduceOp, ScalarOp, SeqId, Type, Value};
-use llmc_frontend::graph::{Axes, AxisId, AxisTable};
+use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent};
 
 /// Index of a term in its arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,11 +75,12 @@ pub enum Term {
     /// `S[axes](factors)`: the sum over `axes` of the product of a multiset of factors, sorted. With no axes it is
     /// the product, with one factor the plain sum; never both.
     Sum(Axes, Vec<TermId>),
-    /// The n-ary sum of two or more terms, sorted. (A difference is a sum with a factor -1.)
+    /// The n-ary sum of two or more terms of type real, sorted. (A difference is a sum with a factor -1.)
     Plus(Vec<TermId>),
     /// A reduction other than a sum.
     Reduce(ReduceOp, Axes, TermId),
-    /// Any other scalar operation; never `+`, `-`, `*`, `/` or `neg` on reals. Ints keep all of theirs.
+    /// Any other scalar operation; never `+`, `-`, `*`, `/`, `^` or `neg` on reals, except in the operand of a `floor`,
+    /// `ceil` or `trunc`, which keeps the text's order because it is discontinuous. Ints keep all of theirs.
     Map(ScalarOp, Vec<TermId>),
     /// `x[a = i, ...]`, axes ascending; `x` is no `Index` and no pointwise operation of leaves it could be pushed to.
     Index(TermId, Vec<(AxisId, TermId)>),
@@ -83,8 +98,12 @@ pub struct TermInfo {
     pub axes: Axes,
     /// Type.
     pub ty: Type,
+    /// Axes bound anywhere inside.
+    pub bound: Axes,
     /// Whether it depends on weights, literals and constant axes only: computed once, at load.
     pub weight_only: bool,
+    /// Whether it depends on more of a token than its position: on a parameter with a sequence's axis.
+    pub token_dependent: bool,
     /// The name the text gave it, if any: for people.
     pub name: Option<String>,
 }
@@ -100,12 +119,34 @@ pub struct Terms {
     pub params: Vec<(Axes, Type)>,
     /// Axes and types of weight slots, by number.
     pub weights: Vec<(Axes, Type)>,
+    /// Names of params and of weight slots, by number: for people, and empty where terms are made by hand.
+    pub param_names: Vec<String>,
+    /// As `param_names`.
+    pub weight_names: Vec<String>,
     /// Axes and types of stored values, by number.
     pub stored: Vec<(Axes, Type)>,
+    /// For each axis that a reduction binds: the axis of the model it stands for, and its level (the `1` of `m'1`).
+    pub binders: IndexMap<AxisId, (AxisId, u32)>,
+    /// Which laws have fired.
+    pub trace: Trace,
     arena: IndexMap<Term, TermInfo>,
 }
 
 impl Terms {
+    /// An empty arena over the model's axes.
+    pub fn new(axes: AxisTable, params: Vec<(Axes, Type)>, weights: Vec<(Axes, Type)>) -> Terms {
+        let mut terms = Terms { params, weights, ..Terms::default() };
+        let own: Vec<_> = axes.iter().filter_map(|(id, a)| matches!(a.extent, Extent::Seq(_)).then_some(id)).collect();
+        for (id, axis) in axes.iter() {
+            if let Extent::View(seq) = axis.extent {
+                let of = own.iter().find(|t| axes[**t].extent == Extent::Seq(seq));
+                terms.views.insert(id, *of.expect("normal: a view axis looks at a sequence of the model"));
+            }
+        }
+        terms.axes = axes;
+        terms
+    }
+
     /// Adds a term, or finds the equal one. Keeps the arena's canonical order but rewrites nothing: the
     /// constructors that normalise are in `build.rs`.
     ///
@@ -162,41 +203,70 @@ impl Terms {
         }
     }
 
+    /// Whether the axis counts tokens, or looks at them.
+    pub fn is_seq(&self, axis: AxisId) -> bool {
+        self.axes.len_of(axis).is_none()
+    }
+
     fn infer(&self, term: &Term) -> TermInfo {
-        let union = |xs: &[TermId]| xs.iter().fold(Axes::none(), |a, x| a.union(self.free(*x)));
-        let pure = |xs: &[TermId]| xs.iter().all(|x| self.info(*x).weight_only);
-        let seq = |a: &AxisId| self.axes.len_of(*a).is_none();
-        let (axes, ty, weight_only) = match term {
-            Term::Const(l) => (Axes::none(), Value::from(*l).ty(), true),
-            Term::Iota(a) => (Axes::from_iter([*a]), Type::Int, !seq(a)),
-            Term::Length(_) => (Axes::none(), Type::Int, false),
-            Term::Param(n) => (self.params[*n as usize].0.clone(), self.params[*n as usize].1, false),
-            Term::Weight(n) => (self.weights[*n as usize].0.clone(), self.weights[*n as usize].1, true),
-            Term::Stored(n) => (self.stored[*n as usize].0.clone(), self.stored[*n as usize].1, false),
-            Term::Sum(bound, xs) => {
-                (union(xs).minus(bound), self.info(xs[0]).ty, pure(xs) && !bound.iter().any(|a| seq(&a)))
-            }
-            Term::Plus(xs) => (union(xs), self.info(xs[0]).ty, pure(xs)),
-            Term::Reduce(_, bound, x) => {
-                (self.free(*x).minus(bound), self.info(*x).ty, pure(&[*x]) && !bound.iter().any(|a| seq(&a)))
-            }
-            Term::Map(op, xs) => (union(xs), self.map_type(*op, xs), pure(xs)),
+        let one = |a: AxisId| Axes::from_iter([a]);
+        let leaf = |axes: Axes, ty, weight_only, token_dependent| TermInfo {
+            axes,
+            ty,
+            bound: Axes::none(),
+            weight_only,
+            token_dependent,
+            name: None,
+        };
+        let value = |(axes, ty): &(Axes, Type)| {
+            let token_dependent = axes.iter().any(|a| self.is_seq(a));
+            leaf(axes.clone(), *ty, false, token_dependent)
+        };
+        match term {
+            Term::Const(l) => leaf(Axes::none(), Value::from(*l).ty(), true, false),
+            Term::Iota(a) => leaf(one(*a), Type::Int, !self.is_seq(*a), false),
+            Term::Length(_) => leaf(Axes::none(), Type::Int, false, false),
+            Term::Param(n) => value(&self.params[*n as usize]),
+            Term::Weight(n) => leaf(self.weights[*n as usize].0.clone(), self.weights[*n as usize].1, true, false),
+            Term::Stored(n) => value(&self.stored[*n as usize]),
+            Term::Sum(bound, xs) => self.combine(xs, bound, &Axes::none(), self.info(xs[0]).ty),
+            Term::Plus(xs) => self.combine(xs, &Axes::none(), &Axes::none(), self.info(xs[0]).ty),
+            Term::Reduce(_, bound, x) => self.combine(&[*x], bound, &Axes::none(), self.info(*x).ty),
+            Term::Map(op, xs) => self.combine(xs, &Axes::none(), &Axes::none(), self.map_type(*op, xs)),
+            Term::TopK(axis, rank, x) => self.combine(&[*x], &one(*axis), &one(*rank), Type::Int),
             Term::Index(x, at) => {
                 let read: Axes = at.iter().map(|(a, _)| *a).collect();
                 let indices: Vec<_> = at.iter().map(|(_, i)| *i).collect();
-                (self.free(*x).minus(&read).union(&union(&indices)), self.info(*x).ty, pure(&[*x]) && pure(&indices))
+                let of = self.combine(&[*x], &read, &Axes::none(), self.info(*x).ty);
+                let by = self.combine(&indices, &Axes::none(), &Axes::none(), Type::Int);
+                TermInfo {
+                    axes: of.axes.union(&by.axes),
+                    ty: of.ty,
+                    bound: self.info(*x).bound.union(&by.bound),
+                    weight_only: of.weight_only && by.weight_only,
+                    token_dependent: of.token_dependent || by.token_dependent,
+                    name: None,
+                }
             }
             Term::Read(x, view) => {
-                let own = Axes::from_iter([self.views[view]]);
-                (self.free(*x).minus(&own).union(&Axes::from_iter([*view])), self.info(*x).ty, false)
+                let of = self.info(*x);
+                let axes = of.axes.minus(&one(self.views[view])).union(&one(*view));
+                TermInfo { axes, weight_only: false, token_dependent: true, name: None, ..of.clone() }
             }
-            Term::TopK(axis, rank, x) => (
-                self.free(*x).minus(&Axes::from_iter([*axis])).union(&Axes::from_iter([*rank])),
-                Type::Int,
-                pure(&[*x]),
-            ),
-        };
-        TermInfo { axes, ty, weight_only, name: None }
+        }
+    }
+
+    /// What is known of a term over `xs` that removes the axes `removed` and brings in `added`.
+    fn combine(&self, xs: &[TermId], removed: &Axes, added: &Axes, ty: Type) -> TermInfo {
+        let all = |pick: fn(&TermInfo) -> &Axes| xs.iter().fold(Axes::none(), |a, x| a.union(pick(self.info(*x))));
+        TermInfo {
+            axes: all(|i| &i.axes).minus(removed).union(added),
+            ty,
+            bound: all(|i| &i.bound).union(removed),
+            weight_only: xs.iter().all(|x| self.info(*x).weight_only) && !removed.iter().any(|a| self.is_seq(a)),
+            token_dependent: xs.iter().any(|x| self.info(*x).token_dependent),
+            name: None,
+        }
     }
 
     fn map_type(&self, op: ScalarOp, xs: &[TermId]) -> Type {

@@ -1,0 +1,740 @@
+//! The constructors that normalise, and the walk from a block's graph to terms.
+//!
+//! Every constructor takes terms in normal form and gives one: spellings that the one-way laws of `rules` identify
+//! become the same term. Linear in the graph, up to the renaming of bound axes.
+
+use super::{Literal, Term, TermId, Terms};
+use crate::rules::{Firing, Law};
+use indexmap::IndexMap;
+use llmc_artifact::scalar::Signature;
+use llmc_artifact::{ReduceOp, ScalarOp, Type, Value};
+use llmc_frontend::graph::{Axes, AxisId, AxisTable, Block, Extent, Graph, Op};
+use petgraph::graph::NodeIndex;
+
+/// More operands than this are left nested: repeated squaring must not grow exponentially.
+const WIDEST: usize = 64;
+
+/// The terms of a block and what it hands on, in normal form.
+pub fn normalise(block: &Block, axes: &AxisTable) -> (Terms, Vec<(String, TermId)>) {
+    normalise_traced(block, axes, false)
+}
+
+/// As [`normalise`], recording both sides of every law that fires when `record` is set.
+pub fn normalise_traced(block: &Block, axes: &AxisTable, record: bool) -> (Terms, Vec<(String, TermId)>) {
+    let params = block.params.iter().map(|p| (p.axes.clone(), p.ty)).collect();
+    let weights = block.weights.iter().map(|w| (w.axes.clone(), w.ty)).collect();
+    let mut terms = Terms::new(axes.clone(), params, weights);
+    terms.param_names = block.params.iter().map(|p| p.name.clone()).collect();
+    terms.weight_names = block.weights.iter().map(|w| w.name.clone()).collect();
+    terms.trace.firings = record.then(Vec::new);
+    let mut walk = Walk { graph: &block.graph, exact: exact_nodes(&block.graph), done: IndexMap::new() };
+    for id in block.graph.ids() {
+        walk.node(&mut terms, id, false);
+    }
+    let roots = block.results.iter().map(|(name, id)| (name.clone(), walk.done[&(*id, false)])).collect();
+    (terms, roots)
+}
+
+/// Nodes whose value is rounded to an int: their arithmetic keeps the text's order.
+fn exact_nodes(graph: &Graph) -> Vec<bool> {
+    let mut exact = vec![false; graph.len()];
+    for id in graph.ids().rev() {
+        let rounds = matches!(&graph[id].op, Op::Map(op) if op.signature() == Signature::Round);
+        if rounds || (exact[id.index()] && matches!(graph[id].op, Op::Map(_))) {
+            for operand in graph.operands(id) {
+                exact[operand.index()] = true;
+            }
+        }
+    }
+    exact
+}
+
+struct Walk<'a> {
+    graph: &'a Graph,
+    exact: Vec<bool>,
+    done: IndexMap<(NodeIndex, bool), TermId>,
+}
+
+impl Walk<'_> {
+    /// The term of a node whose operands are done; `exact` ones keep the text's arithmetic as it is.
+    fn node(&mut self, terms: &mut Terms, id: NodeIndex, exact: bool) -> TermId {
+        if let Some(done) = self.done.get(&(id, exact)) {
+            return *done;
+        }
+        if self.exact[id.index()] && !exact {
+            self.node(terms, id, true);
+        }
+        let node = &self.graph[id];
+        let keeps = match &node.op {
+            Op::Map(op) => exact || op.signature() == Signature::Round,
+            _ => false,
+        };
+        let xs: Vec<_> = self.graph.operands(id).into_iter().map(|x| self.node(terms, x, keeps)).collect();
+        let term = match &node.op {
+            Op::Const(v) => terms.add(Term::Const((*v).into())),
+            Op::Iota(a) => terms.add(Term::Iota(*a)),
+            Op::Length(s) => terms.add(Term::Length(*s)),
+            Op::Param(n) => terms.add(Term::Param(*n)),
+            Op::Weight(n) => terms.add(Term::Weight(*n)),
+            Op::Tensor(_) => panic!("normalise: a tensor of the file within a block"),
+            Op::Map(op) if exact => terms.add(Term::Map(*op, xs)),
+            Op::Map(op) => terms.map(*op, xs),
+            Op::Reduce(op, axes) => terms.reduce(*op, axes, xs[0]),
+            Op::Index(axes) => {
+                let at: Vec<_> = axes.iter().copied().zip(xs[1..].iter().copied()).collect();
+                terms.index(xs[0], &at)
+            }
+            Op::TopK { axis, rank } => terms.topk(*axis, *rank, xs[0]),
+        };
+        if let Some(name) = &node.name
+            && !terms.operands(term).is_empty()
+        {
+            terms.set_name(term, name);
+        }
+        self.done.insert((id, exact), term);
+        term
+    }
+}
+
+impl Terms {
+    /// Counts a law that rewrote `before` to `after`, and records both when they are asked for.
+    pub(crate) fn fire(&mut self, law: Law, before: impl FnOnce(&mut Terms) -> TermId, after: TermId) {
+        self.trace.count(law);
+        if self.trace.firings.is_some() {
+            let before = before(self);
+            self.trace.firings.as_mut().expect("asked for").push(Firing { law, before, after });
+        }
+    }
+
+    /// A real literal.
+    pub fn real(&mut self, x: f64) -> TermId {
+        self.add(Term::Const(Literal::Real(x.to_bits())))
+    }
+
+    /// A term that is an int, as a real.
+    pub fn to_real(&mut self, x: TermId) -> TermId {
+        if self.info(x).ty == Type::Int { self.map(ScalarOp::ToReal, vec![x]) } else { x }
+    }
+
+    fn as_real(&self, x: TermId) -> Option<f64> {
+        match self.term(x) {
+            Term::Const(Literal::Real(bits)) => Some(f64::from_bits(*bits)),
+            _ => None,
+        }
+    }
+
+    /// The product of real factors.
+    pub fn product(&mut self, factors: &[TermId]) -> TermId {
+        let flat = self.flatten(factors, |t| match t {
+            Term::Sum(bound, xs) if bound.is_empty() => Some(xs),
+            _ => None,
+        });
+        let (c, mut rest) = self.fold(&flat, 1.0, |a, b| a * b);
+        self.group_reads(&mut rest, Terms::product, |xs| Term::Sum(Axes::none(), xs));
+        let product = match (c, rest.as_slice()) {
+            (-1.0, [only]) if matches!(self.term(*only), Term::Plus(_)) => return self.negated_sum(*only),
+            (1.0, [only]) => *only,
+            (c, []) => self.real(c),
+            (c, _) => {
+                if c != 1.0 {
+                    rest.push(self.real(c));
+                }
+                rest.sort_unstable();
+                self.add(Term::Sum(Axes::none(), rest))
+            }
+        };
+        self.fire_associative(factors, &flat, product, |xs| Term::Sum(Axes::none(), xs));
+        product
+    }
+
+    /// The sum of real terms.
+    pub fn plus(&mut self, terms: &[TermId]) -> TermId {
+        let flat = self.flatten(terms, |t| match t {
+            Term::Plus(xs) => Some(xs),
+            _ => None,
+        });
+        let (c, mut rest) = self.fold(&flat, 0.0, |a, b| a + b);
+        self.group_reads(&mut rest, Terms::plus, Term::Plus);
+        let plus = match (c, rest.as_slice()) {
+            (0.0, [only]) => *only,
+            (c, []) => self.real(c),
+            (c, _) => {
+                if c != 0.0 {
+                    rest.push(self.real(c));
+                }
+                rest.sort_unstable();
+                let plus = Term::Plus(rest.clone());
+                self.whole_read(&rest, plus, |t, xs| t.plus(&xs))
+            }
+        };
+        self.fire_associative(terms, &flat, plus, Term::Plus);
+        plus
+    }
+
+    /// Counts what [`Terms::product`] and [`Terms::plus`] have in common.
+    fn fire_associative(&mut self, from: &[TermId], flat: &[TermId], to: TermId, make: fn(Vec<TermId>) -> Term) {
+        if from.len() < 2 {
+            return;
+        }
+        let literals = flat.iter().filter(|x| self.as_real(**x).is_some()).count();
+        let law = match (flat.len() > from.len(), literals) {
+            (_, 2..) => Law::Fold,
+            (true, _) => Law::Flatten,
+            (false, 1) if !matches!(self.term(to), Term::Sum(..) | Term::Plus(_)) => Law::Unit,
+            _ => return,
+        };
+        let from = from.to_vec();
+        self.fire(law, |t| t.add(make(from)), to);
+    }
+
+    fn negated_sum(&mut self, sum: TermId) -> TermId {
+        let Term::Plus(xs) = self.term(sum).clone() else { unreachable!("only asked of a sum") };
+        let minus = self.real(-1.0);
+        let negated: Vec<_> = xs.iter().map(|x| self.product(&[minus, *x])).collect();
+        let plus = self.plus(&negated);
+        self.fire(Law::Difference, |t| t.add(Term::Sum(Axes::none(), vec![minus, sum])), plus);
+        plus
+    }
+
+    /// Operands of the same operation spliced in, one level deep: theirs are flat already. Ints become reals.
+    fn flatten(&mut self, xs: &[TermId], nested: fn(&Term) -> Option<&Vec<TermId>>) -> Vec<TermId> {
+        let mut flat = Vec::new();
+        for x in xs {
+            let x = self.to_real(*x);
+            match nested(self.term(x)) {
+                Some(ys) if flat.len() + ys.len() + xs.len() <= WIDEST => flat.extend_from_slice(ys),
+                _ => flat.push(x),
+            }
+        }
+        flat
+    }
+
+    /// The literals folded to one number, and the rest. A literal that would make it NaN stays in the rest.
+    fn fold(&mut self, xs: &[TermId], unit: f64, f: fn(f64, f64) -> f64) -> (f64, Vec<TermId>) {
+        let (mut number, mut rest) = (unit, Vec::new());
+        for x in xs {
+            match self.as_real(*x) {
+                Some(c) if !f(number, c).is_nan() => number = f(number, c),
+                _ => rest.push(*x),
+            }
+        }
+        (number, rest)
+    }
+
+    /// A pointwise operation.
+    pub fn map(&mut self, op: ScalarOp, xs: Vec<TermId>) -> TermId {
+        let from = xs.clone();
+        let (result, law) = match self.map_law(op, xs) {
+            Ok(law) => law,
+            Err(xs) => return self.map_whole(op, xs),
+        };
+        self.fire(law, |t| t.add(Term::Map(op, from)), result);
+        result
+    }
+
+    /// A pointwise operation over operands that replace those of a term in normal form: arithmetic that is
+    /// there although normal form has none is exact, and stays.
+    pub(crate) fn map_again(&mut self, op: ScalarOp, xs: Vec<TermId>) -> TermId {
+        let arithmetic =
+            matches!(op, ScalarOp::Add | ScalarOp::Sub | ScalarOp::Mul | ScalarOp::Div | ScalarOp::Neg | ScalarOp::Pow);
+        if arithmetic && (op.signature() == Signature::Real || self.info(xs[0]).ty == Type::Real) {
+            return self.add(Term::Map(op, xs));
+        }
+        self.map(op, xs)
+    }
+
+    /// The term that a law makes of a pointwise operation, or the operands back when it stays one.
+    fn map_law(&mut self, op: ScalarOp, mut xs: Vec<TermId>) -> Result<(TermId, Law), Vec<TermId>> {
+        if op.signature() == Signature::Real || xs.iter().any(|x| self.info(*x).ty == Type::Real) {
+            let first = usize::from(op == ScalarOp::Where);
+            for x in &mut xs[first..] {
+                *x = self.to_real(*x);
+            }
+        }
+        if let Some(folded) = self.fold_map(op, &xs) {
+            return Ok((folded, Law::Fold));
+        }
+        let real = self.info(*xs.last().expect("an operation has operands")).ty == Type::Real;
+        let minus = |t: &mut Terms, x| {
+            let c = t.real(-1.0);
+            t.product(&[c, x])
+        };
+        match op {
+            ScalarOp::Add if real => Ok((self.plus(&xs), Law::Flatten)),
+            ScalarOp::Mul if real => Ok((self.product(&xs), Law::Flatten)),
+            ScalarOp::Sub if real => {
+                let b = minus(self, xs[1]);
+                Ok((self.plus(&[xs[0], b]), Law::Difference))
+            }
+            ScalarOp::Neg if real => Ok((minus(self, xs[0]), Law::Difference)),
+            ScalarOp::Div => {
+                let r = self.map(ScalarOp::Recip, vec![xs[1]]);
+                Ok((self.product(&[xs[0], r]), Law::Quotient))
+            }
+            ScalarOp::Recip => self.recip(xs[0]).map(|r| (r, Law::Quotient)).ok_or(xs),
+            ScalarOp::Pow => self.power(xs[0], xs[1]).map(|p| (p, Law::Power)).ok_or(xs),
+            ScalarOp::Gt => Ok((self.map(ScalarOp::Lt, vec![xs[1], xs[0]]), Law::Order)),
+            ScalarOp::Ge => Ok((self.map(ScalarOp::Le, vec![xs[1], xs[0]]), Law::Order)),
+            ScalarOp::Max | ScalarOp::Min | ScalarOp::And | ScalarOp::Or if xs[0] == xs[1] => Ok((xs[0], Law::Choose)),
+            ScalarOp::Add | ScalarOp::Mul => {
+                self.int_unit(op, &xs).map(|x| (x, Law::Unit)).ok_or(xs).or_else(|xs| self.ordered(op, xs))
+            }
+            ScalarOp::Max | ScalarOp::Min | ScalarOp::Eq | ScalarOp::Ne | ScalarOp::And | ScalarOp::Or => {
+                self.ordered(op, xs)
+            }
+            ScalarOp::Not => match self.term(xs[0]).clone() {
+                Term::Map(ScalarOp::Not, ys) => Ok((ys[0], Law::Order)),
+                Term::Map(ScalarOp::Lt, ys) if self.info(ys[0]).ty == Type::Int => {
+                    Ok((self.map(ScalarOp::Le, vec![ys[1], ys[0]]), Law::Order))
+                }
+                Term::Map(ScalarOp::Le, ys) if self.info(ys[0]).ty == Type::Int => {
+                    Ok((self.map(ScalarOp::Lt, vec![ys[1], ys[0]]), Law::Order))
+                }
+                _ => Err(xs),
+            },
+            ScalarOp::Where => self.settled(&xs).map(|x| (x, Law::Choose)).ok_or(xs),
+            ScalarOp::Sub
+            | ScalarOp::Neg
+            | ScalarOp::FloorDiv
+            | ScalarOp::Mod
+            | ScalarOp::Abs
+            | ScalarOp::Exp
+            | ScalarOp::Exp2
+            | ScalarOp::Log
+            | ScalarOp::Log2
+            | ScalarOp::Sqrt
+            | ScalarOp::Sin
+            | ScalarOp::Cos
+            | ScalarOp::Tanh
+            | ScalarOp::Erf
+            | ScalarOp::Floor
+            | ScalarOp::Ceil
+            | ScalarOp::Trunc
+            | ScalarOp::Lt
+            | ScalarOp::Le
+            | ScalarOp::ToReal => Err(xs),
+        }
+    }
+
+    /// The branch that a choice takes in any case, if it has all the axes of the choice.
+    fn settled(&self, xs: &[TermId]) -> Option<TermId> {
+        let branch = match self.term(xs[0]) {
+            Term::Const(Literal::Bool(c)) => xs[if *c { 1 } else { 2 }],
+            _ if xs[1] == xs[2] => xs[1],
+            _ => return None,
+        };
+        xs.iter().all(|x| self.free(*x).is_subset(self.free(branch))).then_some(branch)
+    }
+
+    /// The value of an operation on literals, unless it is NaN.
+    fn fold_map(&mut self, op: ScalarOp, xs: &[TermId]) -> Option<TermId> {
+        let values: Option<Vec<Value>> = xs
+            .iter()
+            .map(|x| match self.term(*x) {
+                Term::Const(l) => Some(Value::from(*l)),
+                _ => None,
+            })
+            .collect();
+        let value = op.evaluate(&values?);
+        (!value.real().is_nan()).then(|| self.add(Term::Const(value.into())))
+    }
+
+    fn int_unit(&mut self, op: ScalarOp, xs: &[TermId]) -> Option<TermId> {
+        let unit = Term::Const(Literal::Int(i64::from(op == ScalarOp::Mul)));
+        let at = xs.iter().position(|x| *self.term(*x) == unit)?;
+        Some(xs[1 - at])
+    }
+
+    fn ordered(&mut self, op: ScalarOp, xs: Vec<TermId>) -> Result<(TermId, Law), Vec<TermId>> {
+        if xs[0] <= xs[1] { Err(xs) } else { Ok((self.map_whole(op, vec![xs[1], xs[0]]), Law::Order)) }
+    }
+
+    /// `1 / x`, where a literal factor can be inverted now, or two inversions meet.
+    fn recip(&mut self, x: TermId) -> Option<TermId> {
+        match self.term(x).clone() {
+            Term::Map(ScalarOp::Recip, ys) => Some(ys[0]),
+            Term::Sum(bound, ys) if bound.is_empty() => {
+                let c =
+                    ys.iter().copied().find(|y| self.as_real(*y).is_some_and(|c| c != 0.0 && (1.0 / c).is_normal()))?;
+                let rest: Vec<_> = ys.iter().copied().filter(|y| *y != c).collect();
+                let inverse = 1.0 / self.as_real(c).expect("found as a literal");
+                let rest = self.product(&rest);
+                let (c, r) = (self.real(inverse), self.map(ScalarOp::Recip, vec![rest]));
+                Some(self.product(&[c, r]))
+            }
+            _ => None,
+        }
+    }
+
+    fn power(&mut self, x: TermId, exponent: TermId) -> Option<TermId> {
+        match self.as_real(exponent)? {
+            1.0 => Some(x),
+            2.0 => Some(self.product(&[x, x])),
+            0.5 => Some(self.map(ScalarOp::Sqrt, vec![x])),
+            -0.5 => {
+                let root = self.map(ScalarOp::Sqrt, vec![x]);
+                Some(self.map(ScalarOp::Recip, vec![root]))
+            }
+            -1.0 => Some(self.map(ScalarOp::Recip, vec![x])),
+            _ => None,
+        }
+    }
+
+    /// An operation that stays one, or the read of one.
+    fn map_whole(&mut self, op: ScalarOp, xs: Vec<TermId>) -> TermId {
+        let term = Term::Map(op, xs.clone());
+        self.whole_read(&xs, term, |t, xs| t.map(op, xs))
+    }
+
+    /// `S[axes](product of factors)`.
+    pub fn sum(&mut self, axes: &Axes, factors: &[TermId]) -> TermId {
+        let (axes, mut factors) = self.bind_views(axes, factors);
+        if factors.iter().any(|f| self.info(*f).ty == Type::Real) {
+            let product = self.product(&factors);
+            factors = match self.term(product) {
+                Term::Sum(bound, xs) if bound.is_empty() => xs.clone(),
+                _ => vec![product],
+            };
+        }
+        let whole = factors.clone();
+        let (mut inside, mut outside): (Vec<_>, Vec<_>) =
+            factors.into_iter().partition(|f| !self.free(*f).intersect(&axes).is_empty());
+        let hoisted = !outside.is_empty() && !inside.is_empty();
+        let used = inside.iter().fold(Axes::none(), |a, f| a.union(self.free(*f)));
+        for unused in axes.minus(&used).iter() {
+            outside.push(self.length(unused));
+        }
+        let mut bound = axes.intersect(&used);
+        if let Some(done) = self.one_hot(&bound, &inside) {
+            outside.push(done);
+            return self.sum_done(&axes, whole, outside, None);
+        }
+        let merged = self.merge(&mut bound, &mut inside);
+        if !bound.is_empty() {
+            self.group_reads(&mut inside, Terms::product, |xs| Term::Sum(Axes::none(), xs));
+            let sum = self.bind(&bound, inside);
+            outside.push(sum);
+        }
+        let law = match (merged, hoisted, used.len()) {
+            (true, ..) => Some(Law::Merge),
+            (_, true, _) => Some(Law::Hoist),
+            _ if outside.len() > 1 => Some(Law::Length),
+            _ => None,
+        };
+        self.sum_done(&axes, whole, outside, law)
+    }
+
+    fn sum_done(&mut self, axes: &Axes, whole: Vec<TermId>, outside: Vec<TermId>, law: Option<Law>) -> TermId {
+        let result = match outside.as_slice() {
+            [only] => *only,
+            _ if self.info(outside[0]).ty == Type::Int => {
+                let first = outside[0];
+                outside[1..].iter().fold(first, |a, b| self.map(ScalarOp::Mul, vec![a, *b]))
+            }
+            _ => self.product(&outside),
+        };
+        if let Some(law) = law {
+            let axes = axes.clone();
+            self.fire(law, |t| t.add(Term::Sum(axes, whole)), result);
+        }
+        result
+    }
+
+    /// The number of indices of an axis, as an int.
+    fn length(&mut self, axis: AxisId) -> TermId {
+        match self.axes[axis].extent {
+            Extent::Const(n) => self.add(Term::Const(Literal::Int(n as i64))),
+            Extent::Seq(s) | Extent::View(s) => self.add(Term::Length(s)),
+        }
+    }
+
+    /// Reducing over a sequence's own axis looks at all its tokens: the axis becomes a view of itself.
+    fn bind_views(&mut self, axes: &Axes, xs: &[TermId]) -> (Axes, Vec<TermId>) {
+        let (mut bound, mut xs) = (Vec::new(), xs.to_vec());
+        for a in axes.iter() {
+            if self.views.contains_key(&a) || !self.is_seq(a) {
+                bound.push(a);
+                continue;
+            }
+            let level = self.level(a, &xs);
+            let view = self.binder(a, level);
+            xs = xs.iter().map(|x| self.rename(*x, a, view)).collect();
+            bound.push(view);
+        }
+        (bound.into_iter().collect(), xs)
+    }
+
+    /// `S[i](where(i == f, a, 0) * g) = a[i = f] * g[i = f]`.
+    fn one_hot(&mut self, bound: &Axes, factors: &[TermId]) -> Option<TermId> {
+        for (n, factor) in factors.iter().enumerate() {
+            let Term::Map(ScalarOp::Where, xs) = self.term(*factor).clone() else { continue };
+            if Value::from(match self.term(xs[2]) {
+                Term::Const(l) => *l,
+                _ => continue,
+            })
+            .real()
+                != 0.0
+            {
+                continue;
+            }
+            let Term::Map(ScalarOp::Eq, ys) = self.term(xs[0]).clone() else { continue };
+            for (axis, at) in [(ys[0], ys[1]), (ys[1], ys[0])] {
+                let Term::Iota(a) = *self.term(axis) else { continue };
+                let within = match (self.axes.len_of(a), self.bounds(at)) {
+                    (Some(n), Some((least, most))) => least >= 0 && most < n as i64,
+                    _ => false,
+                };
+                let kept = factors.iter().enumerate().any(|(k, f)| {
+                    let f = if k == n { xs[1] } else { *f };
+                    self.free(f).contains(a) || self.free(at).is_subset(self.free(f))
+                });
+                if !within || !kept || !bound.contains(a) || self.free(at).contains(a) {
+                    continue;
+                }
+                let mut rest = factors.to_vec();
+                rest[n] = xs[1];
+                let read: Vec<_> = rest.iter().map(|x| self.index(*x, &[(a, at)])).collect();
+                let others: Axes = bound.iter().filter(|b| *b != a).collect();
+                let result = self.sum(&others, &read);
+                let (bound, factors) = (bound.clone(), factors.to_vec());
+                self.fire(Law::OneHot, |t| t.add(Term::Sum(bound, factors)), result);
+                return Some(result);
+            }
+        }
+        None
+    }
+
+    /// Splices factors that are sums themselves, their axes renamed where they would meet others.
+    fn merge(&mut self, bound: &mut Axes, factors: &mut Vec<TermId>) -> bool {
+        let (mut merged, mut n) = (false, 0);
+        while n < factors.len() {
+            let Term::Sum(inner, xs) = self.term(factors[n]).clone() else {
+                n += 1;
+                continue;
+            };
+            if inner.is_empty() || factors.len() + xs.len() > WIDEST || self.info(xs[0]).ty != Type::Real {
+                n += 1;
+                continue;
+            }
+            factors.remove(n);
+            let (inner, xs) = self.apart(&inner, xs, bound, factors);
+            *bound = bound.union(&inner);
+            factors.splice(n..n, xs);
+            merged = true;
+        }
+        merged
+    }
+
+    /// `S[inner](xs)` with its axes renamed so that none is bound by `bound` or occurs in `others`.
+    fn apart(&mut self, inner: &Axes, xs: Vec<TermId>, bound: &Axes, others: &[TermId]) -> (Axes, Vec<TermId>) {
+        let (mut axes, mut xs) = (Vec::new(), xs);
+        for a in inner.iter() {
+            let taken = |t: &Terms, b: AxisId| {
+                bound.contains(b) || others.iter().any(|f| t.free(*f).contains(b) || t.info(*f).bound.contains(b))
+            };
+            if !taken(self, a) {
+                axes.push(a);
+                continue;
+            }
+            let stem = self.stem(a);
+            let mut level = self.level(stem, &xs);
+            let mut to = self.binder(stem, level);
+            while taken(self, to) || inner.contains(to) || axes.contains(&to) {
+                level += 1;
+                to = self.binder(stem, level);
+            }
+            xs = xs.iter().map(|x| self.rename(*x, a, to)).collect();
+            axes.push(to);
+        }
+        (axes.into_iter().collect(), xs)
+    }
+
+    /// `S[bound](factors)` under canonical names.
+    fn bind(&mut self, bound: &Axes, factors: Vec<TermId>) -> TermId {
+        let (bound, mut factors) = self.canonical_binders(bound, factors);
+        factors.sort_unstable();
+        let term = Term::Sum(bound, factors.clone());
+        self.whole_read(&factors, term.clone(), |t, xs| {
+            let Term::Sum(bound, _) = term else { unreachable!("made above") };
+            t.sum(&bound, &xs)
+        })
+    }
+
+    /// The axes of a reduction renamed to the lowest level that its body leaves.
+    fn canonical_binders(&mut self, bound: &Axes, xs: Vec<TermId>) -> (Axes, Vec<TermId>) {
+        let mut wanted: Vec<(AxisId, AxisId)> = Vec::new();
+        let mut order: Vec<_> =
+            bound.iter().map(|a| (self.stem(a), self.binders.get(&a).map_or(0, |b| b.1), a)).collect();
+        order.sort_unstable();
+        let closed = |t: &Terms, stem: AxisId| {
+            let named = |axes: &Axes| {
+                let of = |a: &AxisId| t.binders.get(a).filter(|b| b.0 == stem && !bound.contains(*a)).map(|b| b.1);
+                axes.iter().filter_map(|a| of(&a)).max().unwrap_or(0)
+            };
+            xs.iter().map(|x| named(&t.info(*x).bound).max(named(t.free(*x)))).max().unwrap_or(0)
+        };
+        for (stem, _, a) in order {
+            let above = wanted.iter().filter(|(b, _)| self.stem(*b) == stem).count() as u32;
+            let level = closed(self, stem) + 1 + above;
+            wanted.push((a, self.binder(stem, level)));
+        }
+        let to: Axes = wanted.iter().map(|(_, b)| *b).collect();
+        let at: Vec<_> = wanted.iter().map(|(a, b)| (*a, self.add(Term::Iota(*b)))).collect();
+        (to, xs.into_iter().map(|x| self.index(x, &at)).collect())
+    }
+
+    /// The axis of the model that an axis stands for.
+    pub fn stem(&self, a: AxisId) -> AxisId {
+        self.binders.get(&a).map_or(a, |(stem, _)| *stem)
+    }
+
+    /// The lowest level of a binder of `stem` that none of `xs` mentions.
+    fn level(&self, stem: AxisId, xs: &[TermId]) -> u32 {
+        let named = |axes: &Axes| {
+            axes.iter().filter_map(|a| self.binders.get(&a).filter(|b| b.0 == stem).map(|b| b.1)).max().unwrap_or(0)
+        };
+        1 + xs.iter().map(|x| named(&self.info(*x).bound).max(named(self.free(*x)))).max().unwrap_or(0)
+    }
+
+    /// The axis that a reduction over `stem` binds at this level.
+    fn binder(&mut self, stem: AxisId, level: u32) -> AxisId {
+        if let Some((a, _)) = self.binders.iter().find(|(_, b)| **b == (stem, level)) {
+            return *a;
+        }
+        let extent = match self.axes[stem].extent {
+            Extent::Seq(s) | Extent::View(s) => Extent::View(s),
+            Extent::Const(n) => Extent::Const(n),
+        };
+        let name = format!("{}'{level}", self.axes[stem].name);
+        let axis = self.axes.push(name, extent);
+        if self.is_seq(axis) {
+            let own = self.views.get(&stem).copied().unwrap_or(stem);
+            self.views.insert(axis, own);
+        }
+        self.binders.insert(axis, (stem, level));
+        axis
+    }
+
+    /// A reduction.
+    pub fn reduce(&mut self, op: ReduceOp, axes: &Axes, x: TermId) -> TermId {
+        if op == ReduceOp::Sum {
+            return self.sum(axes, &[x]);
+        }
+        let (axes, xs) = self.bind_views(axes, &[x]);
+        let (mut bound, mut body) = (axes.intersect(self.free(xs[0])), xs[0]);
+        let mut law = (bound.len() < axes.len()).then_some(Law::Length);
+        if let Term::Reduce(same, inner, y) = self.term(body).clone()
+            && same == op
+            && !bound.is_empty()
+        {
+            let (inner, ys) = self.apart(&inner, vec![y], &bound, &[]);
+            bound = bound.union(&inner);
+            body = ys[0];
+            law = Some(Law::Merge);
+        }
+        let result = if bound.is_empty() {
+            body
+        } else {
+            let (bound, ys) = self.canonical_binders(&bound, vec![body]);
+            let term = Term::Reduce(op, bound.clone(), ys[0]);
+            self.whole_read(&ys, term, |t, ys| t.reduce(op, &bound, ys[0]))
+        };
+        if let Some(law) = law {
+            self.fire(law, |t| t.add(Term::Reduce(op, axes, xs[0])), result);
+        }
+        result
+    }
+
+    /// `topk[axis, rank](x)`.
+    pub fn topk(&mut self, axis: AxisId, rank: AxisId, x: TermId) -> TermId {
+        let (bound, xs) = self.canonical_binders(&Axes::from_iter([axis]), vec![x]);
+        let axis = bound.as_slice()[0];
+        let term = Term::TopK(axis, rank, xs[0]);
+        self.whole_read(&xs, term, |t, xs| t.topk(axis, rank, xs[0]))
+    }
+
+    /// `x[t = s]` of a token-wise value without views of the sequence.
+    pub fn read(&mut self, x: TermId, s: AxisId) -> TermId {
+        let t = self.views[&s];
+        if !self.free(x).contains(t) {
+            return x;
+        }
+        if !self.info(x).token_dependent {
+            return self.rename(x, t, s);
+        }
+        if let Term::Sum(bound, xs) = self.term(x).clone()
+            && bound.is_empty()
+        {
+            let (inside, mut outside): (Vec<_>, Vec<_>) = xs.into_iter().partition(|f| self.free(*f).contains(t));
+            if !outside.is_empty() {
+                let inside = self.product(&inside);
+                outside.push(self.read(inside, s));
+                return self.product(&outside);
+            }
+        }
+        self.add(Term::Read(x, s))
+    }
+
+    /// The view axis that all of a term looks through, when it is token-wise and has something of a token.
+    fn looks_through(&self, axes: &Axes, xs: &[TermId]) -> Option<AxisId> {
+        let [s] = self.views_in(axes)[..] else { return None };
+        let own = self.views[&s];
+        let hidden = xs.iter().any(|x| self.info(*x).axes.contains(own));
+        let value = xs.iter().any(|x| self.info(*x).token_dependent && self.free(*x).contains(s));
+        (!hidden && value).then_some(s)
+    }
+
+    /// `term`, or where it looks at another token as a whole, the read of the same operation on the token itself.
+    fn whole_read(
+        &mut self,
+        xs: &[TermId],
+        term: Term,
+        again: impl FnOnce(&mut Terms, Vec<TermId>) -> TermId,
+    ) -> TermId {
+        let bound = match &term {
+            Term::Sum(bound, _) | Term::Reduce(_, bound, _) => bound.clone(),
+            Term::TopK(axis, ..) => Axes::from_iter([*axis]),
+            _ => Axes::none(),
+        };
+        let axes = xs.iter().fold(Axes::none(), |a, x| a.union(self.free(*x)));
+        match self.looks_through(&axes, xs) {
+            Some(s) if !bound.contains(s) => {
+                let own = self.views[&s];
+                let inner: Vec<_> = xs.iter().map(|x| self.rename(*x, s, own)).collect();
+                let x = again(self, inner);
+                let read = self.read(x, s);
+                self.fire(Law::Read, |t| t.add(term), read);
+                read
+            }
+            _ => self.add(term),
+        }
+    }
+
+    /// Within an n-ary operation, the operands that look at the same other token become one read.
+    fn group_reads(
+        &mut self,
+        xs: &mut Vec<TermId>,
+        join: fn(&mut Terms, &[TermId]) -> TermId,
+        make: fn(Vec<TermId>) -> Term,
+    ) {
+        let axes = xs.iter().fold(Axes::none(), |a, x| a.union(self.free(*x)));
+        for s in self.views_in(&axes) {
+            let own = self.views[&s];
+            let looks = |t: &Terms, x: TermId| {
+                let free = t.free(x);
+                free.contains(s) && !free.contains(own) && t.views_in(free).len() == 1
+            };
+            let (seen, rest): (Vec<_>, Vec<_>) = xs.iter().copied().partition(|x| looks(self, *x));
+            let value = seen.iter().any(|x| matches!(self.term(*x), Term::Read(..)));
+            if seen.len() < 2 || !value {
+                continue;
+            }
+            let inner: Vec<_> = seen.iter().map(|x| self.rename(*x, s, own)).collect();
+            let joined = join(self, &inner);
+            *xs = rest;
+            let read = self.read(joined, s);
+            xs.push(read);
+            self.fire(Law::Read, |t| t.add(make(seen)), read);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Substitution of indices for axes: what `x[a = i]` means, carried to the leaves.
+//!
+//! Simultaneous and capture-avoiding. A pure rename goes everywhere; any other index goes through pointwise
+//! operations and stops at a reduction, which then is read at that index: the rotation of RoPE reads a projection at its
+//! partner's index, and the projection is computed once.
+
+use super::{Literal, Term, TermId, Terms};
+use crate::rules::Law;
+use indexmap::IndexMap;
+use llmc_artifact::{ScalarOp, Type};
+use llmc_frontend::graph::{Axes, AxisId};
+
+/// An index for each of some axes, ascending.
+pub type Indices = Vec<(AxisId, TermId)>;
+
+impl Terms {
+    /// `x[a = i, ...]` in normal form: simultaneous substitution.
+    pub fn index(&mut self, x: TermId, at: &[(AxisId, TermId)]) -> TermId {
+        let mut at = at.to_vec();
+        at.sort_unstable();
+        let mut memo = IndexMap::new();
+        self.substitute(x, &at, &mut memo)
+    }
+
+    /// `x[a = b]` for another axis `b`.
+    pub fn rename(&mut self, x: TermId, a: AxisId, b: AxisId) -> TermId {
+        let b = self.add(Term::Iota(b));
+        self.index(x, &[(a, b)])
+    }
+
+    fn substitute(&mut self, x: TermId, at: &Indices, memo: &mut IndexMap<(TermId, Indices), TermId>) -> TermId {
+        let at = self.restrict(x, at);
+        if at.is_empty() {
+            return x;
+        }
+        let key = (x, at);
+        if let Some(done) = memo.get(&key) {
+            return *done;
+        }
+        let (x, at) = &key;
+        let result = match self.as_read(*x, at, memo) {
+            Some(read) => read,
+            None => self.substitute_inside(*x, at, memo),
+        };
+        memo.insert(key, result);
+        result
+    }
+
+    /// The indices that matter to `x`: of its free axes, and not themselves.
+    fn restrict(&self, x: TermId, at: &Indices) -> Indices {
+        let free = self.free(x);
+        at.iter().filter(|(a, i)| free.contains(*a) && *self.term(*i) != Term::Iota(*a)).copied().collect()
+    }
+
+    /// `x[t = s]` of a token-wise value is a read; further indices apply to what is read where they do not look
+    /// at the sequence, else to the read.
+    fn as_read(&mut self, x: TermId, at: &Indices, memo: &mut IndexMap<(TermId, Indices), TermId>) -> Option<TermId> {
+        let views = self.views_in(&self.free(x).clone());
+        let (t, s) = at.iter().find_map(|(a, i)| match self.term(*i) {
+            Term::Iota(s) if self.views.get(s) == Some(a) => Some((*a, *s)),
+            _ => None,
+        })?;
+        if !self.info(x).token_dependent || views.iter().any(|v| self.views[v] == t) {
+            return None;
+        }
+        let rest: Indices = at.iter().filter(|(a, _)| *a != t).copied().collect();
+        let looks = |i: TermId| self.free(i).iter().any(|a| a == t || self.views.get(&a) == Some(&t));
+        Some(if rest.iter().any(|(_, i)| looks(*i)) {
+            let read = self.read(x, s);
+            self.substitute(read, &rest, memo)
+        } else {
+            let x = self.substitute(x, &rest, memo);
+            self.read(x, s)
+        })
+    }
+
+    fn substitute_inside(&mut self, x: TermId, at: &Indices, memo: &mut IndexMap<(TermId, Indices), TermId>) -> TermId {
+        let term = self.term(x).clone();
+        let mut each = |terms: &mut Terms, xs: &[TermId]| -> Vec<TermId> {
+            xs.iter().map(|y| terms.substitute(*y, at, memo)).collect()
+        };
+        let (result, law) = match term {
+            Term::Iota(_) => return at[0].1,
+            Term::Const(_) | Term::Length(_) => return x,
+            Term::Param(_) | Term::Weight(_) | Term::Stored(_) => return self.add(Term::Index(x, at.clone())),
+            Term::Map(op, xs) => {
+                let ys = each(self, &xs);
+                (self.map_again(op, ys), Law::Push)
+            }
+            Term::Plus(xs) => {
+                let ys = each(self, &xs);
+                (self.plus(&ys), Law::Push)
+            }
+            Term::Sum(bound, xs) if bound.is_empty() => {
+                let ys = each(self, &xs);
+                (self.product(&ys), Law::Push)
+            }
+            Term::Sum(bound, xs) => match self.renames(at, &bound) {
+                true => {
+                    let ys = each(self, &xs);
+                    (self.sum(&bound, &ys), Law::Rename)
+                }
+                false => return self.add(Term::Index(x, at.clone())),
+            },
+            Term::Reduce(op, bound, y) => match self.renames(at, &bound) {
+                true => {
+                    let y = each(self, &[y])[0];
+                    (self.reduce(op, &bound, y), Law::Rename)
+                }
+                false => return self.add(Term::Index(x, at.clone())),
+            },
+            Term::TopK(axis, rank, y) => match self.rename_of_search(x, rank, at) {
+                Some(rank_to) => {
+                    let y = each(self, &[y])[0];
+                    (self.topk(axis, rank_to, y), Law::Rename)
+                }
+                None => return self.add(Term::Index(x, at.clone())),
+            },
+            Term::Index(y, inner) => (self.compose(y, inner, at, memo), Law::Compose),
+            Term::Read(y, s) => return self.index_read(x, y, s, at, memo),
+        };
+        self.fire(law, |t| t.add(Term::Index(x, at.clone())), result);
+        result
+    }
+
+    /// Whether every index is an axis's own that no binder in `bound` holds.
+    fn renames(&self, at: &Indices, bound: &Axes) -> bool {
+        at.iter().all(|(_, i)| matches!(self.term(*i), Term::Iota(b) if !bound.contains(*b)))
+    }
+
+    /// The new rank axis of a search whose free axes are all renamed, if that keeps it apart from the others.
+    fn rename_of_search(&self, x: TermId, rank: AxisId, at: &Indices) -> Option<AxisId> {
+        let Term::TopK(axis, _, y) = self.term(x) else { unreachable!("only asked of a search") };
+        if !self.renames(at, &Axes::from_iter([*axis])) {
+            return None;
+        }
+        let to = |a: AxisId| match at.iter().find(|(b, _)| *b == a).map(|(_, i)| self.term(*i)) {
+            Some(Term::Iota(b)) => *b,
+            _ => a,
+        };
+        let rank_to = to(rank);
+        let apart = !at.iter().any(|(a, _)| *a == rank && self.free(*y).contains(rank))
+            && self.free(*y).iter().filter(|a| a != axis).all(|a| to(a) != rank_to);
+        apart.then_some(rank_to)
+    }
+
+    /// `y[inner][at]`. A value read at an index of the same axis, then renamed, is the renamed value read at the
+    /// renamed index, so that it stays the same value as beside it: `acc[e = p(e)][e = f]` is `acc[e = f][f = p(f)]`.
+    fn compose(
+        &mut self,
+        y: TermId,
+        inner: Indices,
+        at: &Indices,
+        memo: &mut IndexMap<(TermId, Indices), TermId>,
+    ) -> TermId {
+        let leaf = matches!(self.term(y), Term::Param(_) | Term::Weight(_) | Term::Stored(_));
+        let moved = |terms: &Terms, a: AxisId, b: AxisId| {
+            let own = inner.iter().any(|(c, i)| *c == a && terms.free(*i).contains(a));
+            own && !terms.free(y).contains(b) && !terms.info(y).bound.contains(b)
+        };
+        let (mut renamed, mut outer) = (Vec::new(), Vec::new());
+        for (a, i) in at {
+            match self.term(*i) {
+                Term::Iota(b) if !leaf && moved(self, *a, *b) && !renamed.iter().any(|(_, j)| j == i) => {
+                    renamed.push((*a, *i));
+                }
+                _ => {}
+            }
+            outer.push((*a, *i));
+        }
+        let y = self.substitute(y, &renamed, memo);
+        let name = |terms: &Terms, a: AxisId| match renamed.iter().find(|(b, _)| *b == a).map(|(_, i)| terms.term(*i)) {
+            Some(Term::Iota(b)) => *b,
+            _ => a,
+        };
+        let mut all = Vec::new();
+        for (a, i) in &inner {
+            let i = self.substitute(*i, &outer, memo);
+            all.push((name(self, *a), i));
+        }
+        let read: Axes = inner.iter().map(|(a, _)| *a).collect();
+        all.extend(outer.iter().filter(|(a, _)| !read.contains(*a)));
+        all.sort_unstable();
+        self.substitute(y, &all, memo)
+    }
+
+    /// `Read(y, s)[at]`.
+    fn index_read(
+        &mut self,
+        x: TermId,
+        y: TermId,
+        s: AxisId,
+        at: &Indices,
+        memo: &mut IndexMap<(TermId, Indices), TermId>,
+    ) -> TermId {
+        let t = self.views[&s];
+        let looks = |terms: &Terms, i: TermId| terms.free(i).iter().any(|a| a == t || terms.views.get(&a) == Some(&t));
+        let mut inside: Indices = at.iter().filter(|(a, _)| *a != s).copied().collect();
+        let token = at.iter().find(|(a, _)| *a == s).map(|(_, i)| *i);
+        match token {
+            // Back to the token's own axis, or on to another view or position: what was read is indexed directly.
+            Some(i) => {
+                if inside.iter().any(|(_, i)| looks(self, *i)) {
+                    return self.add(Term::Index(x, at.clone()));
+                }
+                inside.push((t, i));
+                inside.sort_unstable();
+                self.substitute(y, &inside, memo)
+            }
+            None if inside.iter().any(|(_, i)| looks(self, *i)) => self.add(Term::Index(x, at.clone())),
+            None => {
+                let y = self.substitute(y, &inside, memo);
+                self.read(y, s)
+            }
+        }
+    }
+
+    /// The view axes among `axes`.
+    pub fn views_in(&self, axes: &Axes) -> Vec<AxisId> {
+        axes.iter().filter(|a| self.views.contains_key(a)).collect()
+    }
+
+    /// Integer bounds of a term that hold whatever the inputs: `(least, greatest)`.
+    pub fn bounds(&self, x: TermId) -> Option<(i64, i64)> {
+        let of = |i: usize, xs: &[TermId]| self.bounds(xs[i]);
+        match self.term(x) {
+            Term::Const(Literal::Int(n)) => Some((*n, *n)),
+            Term::Iota(a) => self.axes.len_of(*a).map(|n| (0, n as i64 - 1)),
+            Term::TopK(axis, _, _) => self.axes.len_of(*axis).map(|n| (0, n as i64 - 1)),
+            Term::Index(y, _) | Term::Read(y, _) => self.bounds(*y),
+            Term::Map(op, xs) if self.info(x).ty == Type::Int => match op {
+                ScalarOp::Add => {
+                    let ((a, b), (c, d)) = (of(0, xs)?, of(1, xs)?);
+                    Some((a.checked_add(c)?, b.checked_add(d)?))
+                }
+                ScalarOp::Sub => {
+                    let ((a, b), (c, d)) = (of(0, xs)?, of(1, xs)?);
+                    Some((a.checked_sub(d)?, b.checked_sub(c)?))
+                }
+                ScalarOp::Mul => {
+                    let ((a, b), (c, d)) = (of(0, xs)?, of(1, xs)?);
+                    let all = [a.checked_mul(c)?, a.checked_mul(d)?, b.checked_mul(c)?, b.checked_mul(d)?];
+                    Some((*all.iter().min()?, *all.iter().max()?))
+                }
+                ScalarOp::FloorDiv => match of(1, xs)? {
+                    (c, d) if c == d && c > 0 => of(0, xs).map(|(a, b)| (a.div_euclid(c), b.div_euclid(c))),
+                    _ => None,
+                },
+                ScalarOp::Mod => match of(1, xs)? {
+                    (c, d) if c == d && c > 0 => Some((0, c - 1)),
+                    _ => None,
+                },
+                ScalarOp::Max => match (of(0, xs), of(1, xs)) {
+                    (Some((a, b)), Some((c, d))) => Some((a.max(c), b.max(d))),
+                    _ => None,
+                },
+                ScalarOp::Min => match (of(0, xs), of(1, xs)) {
+                    (Some((a, b)), Some((c, d))) => Some((a.min(c), b.min(d))),
+                    _ => None,
+                },
+                ScalarOp::Where => {
+                    let ((a, b), (c, d)) = (of(1, xs)?, of(2, xs)?);
+                    Some((a.min(c), b.max(d)))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

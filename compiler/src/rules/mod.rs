@@ -1,0 +1,124 @@
+//! The laws of the algebra: one row each.
+//!
+//! A law is an equation between terms that is exact over the reals and safe for floats in range: no row cancels
+//! `x * recip(x)`, multiplies by a zero it cannot see, or splits an exponential. What the table names, the
+//! constructors of `normal` and the searches of `egraph` carry out; every firing is counted under its row and, where a
+//! test asks for it, recorded with both of its sides, which are then compared by value.
+//!
+//! A row's condition speaks of free axes. It is what keeps a law from capturing: the classical mistake is to move
+//! a factor into or out of a sum that binds one of its axes.
+
+use crate::normal::TermId;
+
+/// Where in the optimizer a law is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// One way, while terms are built: both sides of the law are the same term afterwards.
+    Normalise,
+    /// In the e-graph: both sides are kept, and the cost decides.
+    Saturate,
+}
+
+/// What a law is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Products, sums and how they nest.
+    Algebra,
+    /// Reading at an index.
+    Index,
+    /// Products over sums.
+    Distribute,
+    /// Weights made once, at load.
+    Absorb,
+}
+
+macro_rules! laws {
+    ($($name:ident $theme:ident $stage:ident $law:literal if $condition:literal;)*) => {
+        /// A law: a row of the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Law { $(#[doc = concat!("`", $law, "`, if ", $condition, ".")] $name,)* }
+
+        impl Law {
+            /// Every law, in the table's order.
+            pub const ALL: &'static [Law] = &[$(Law::$name,)*];
+
+            /// Its name in traces.
+            pub const fn name(self) -> &'static str { match self { $(Law::$name => stringify!($name),)* } }
+
+            /// What it is about.
+            pub const fn theme(self) -> Theme { match self { $(Law::$name => Theme::$theme,)* } }
+
+            /// Where it is carried out.
+            pub const fn stage(self) -> Stage { match self { $(Law::$name => Stage::$stage,)* } }
+
+            /// The equation, in the notation of the text forms.
+            pub const fn equation(self) -> &'static str { match self { $(Law::$name => $law,)* } }
+
+            /// When it holds and is applied.
+            pub const fn condition(self) -> &'static str { match self { $(Law::$name => $condition,)* } }
+        }
+    };
+}
+
+laws! {
+    Fold Algebra Normalise "f(1, 2) = 3" if "all operands are literals and the result is a number";
+    Unit Algebra Normalise "1 * x = x, 0 + x = x" if "the literal is exactly the unit";
+    Flatten Algebra Normalise "a * (b * c) = a * b * c, and for +" if "the result has at most 64 operands";
+    Difference Algebra Normalise "a - b = a + -1 * b, -1 * (a + b) = -1 * a + -1 * b" if "the operands are real";
+    Quotient Algebra Normalise "a / b = a * recip(b)" if "the text does not round the quotient";
+    Power Algebra Normalise "x ^ 2 = x * x, x ^ 0.5 = sqrt(x), x ^ -1 = recip(x)" if "the exponent is one of these literals";
+    Order Algebra Normalise "a > b = b < a, max(a, b) = max(b, a)" if "the operation is mirrored or commutes";
+    Choose Algebra Normalise "where(true, a, b) = a, where(c, a, a) = a" if "the condition or the choice is settled";
+    Hoist Algebra Normalise "S[a](f * g) = f * S[a](g)" if "f has none of the axes a";
+    Merge Algebra Normalise "S[a](f * S[b](g)) = S[a, b](f * g)" if "no axis of b is free in f or in a";
+    Length Algebra Normalise "S[a](f) = len(a) * f, max[a](f) = f" if "f lacks a";
+    Push Index Normalise "(f * g)[a = i] = f[a = i] * g[a = i], for every pointwise operation" if "always";
+    Compose Index Normalise "x[a = i][b = j] = x[a = i[b = j], b = j]" if "always";
+    Rename Index Normalise "S[a](f)[b = c] = S[a](f[b = c])" if "c is an axis that a does not hold";
+    OneHot Index Normalise "S[a](where(a == i, f, 0) * g) = f[a = i] * g[a = i]" if "i lacks a and is provably within it";
+    Read Index Normalise "f[t = s] * g[t = s] = (f * g)[t = s], for every token-wise operation" if "neither has t besides";
+    Split Algebra Saturate "S[a, b](f * g) = S[a](f * S[b](g))" if "f has none of the axes b";
+    Group Algebra Saturate "S[a](w * f * g) = S[a](w * (f * g))" if "w alone depends on weights only";
+    Sink Algebra Saturate "f * S[a](g * h) = S[a]((f * g) * h)" if "f has none of the axes a, and g has all of f's";
+    Gather Index Saturate "S[a](f * x[b = i]) = S[a](f * x)[b = i]" if "i has none of the axes a, and f lacks b";
+    Commute Index Saturate "S[a](f)[b = i] = S[a](f[b = i])" if "i has none of the axes a";
+    Distribute Distribute Saturate "S[a](w * (f + g)) = S[a](w * f) + S[a](w * g)" if "g has none of the axes a, and w depends on weights only";
+    Absorb Absorb Saturate "S[a](w * g * f) = S[a]((w * g) * f)" if "w and g depend on weights only, w has all of g's axes and is not quantised";
+}
+
+/// One application of a law, with both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Firing {
+    /// The law.
+    pub law: Law,
+    /// The term as it was.
+    pub before: TermId,
+    /// The term that replaces it, or joins it.
+    pub after: TermId,
+}
+
+/// Counts the laws that fired.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    counts: Vec<u64>,
+    /// Both sides of every firing, when asked for: it costs a term each.
+    pub firings: Option<Vec<Firing>>,
+}
+
+impl Default for Trace {
+    fn default() -> Trace {
+        Trace { counts: vec![0; Law::ALL.len()], firings: None }
+    }
+}
+
+impl Trace {
+    /// Counts a firing.
+    pub fn count(&mut self, law: Law) {
+        self.counts[law as usize] += 1;
+    }
+
+    /// How often a law has fired.
+    pub fn fired(&self, law: Law) -> u64 {
+        self.counts[law as usize]
+    }
+}

@@ -1,0 +1,5 @@
+//! For tests of the optimizer: graphs drafted by hand or at random, and a point-by-point evaluator.
+
+pub mod draft;
+pub mod points;
+pub mod random;

@@ -1,0 +1,138 @@
+//! Random blocks whose axes collide: few axes, many of them read at each other, bound and free at once.
+
+use super::draft::{Draft, N};
+use llmc_artifact::{ReduceOp, ScalarOp, Type};
+use llmc_frontend::graph::AxisId;
+
+/// A stream of choices.
+pub struct Choices(pub u64);
+
+impl Choices {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % n as u64) as usize
+    }
+    fn of<T: Copy>(&mut self, xs: &[T]) -> T {
+        xs[self.below(xs.len())]
+    }
+}
+
+/// Tokens that random blocks are evaluated with.
+pub const TOKENS: i64 = 3;
+
+/// A random block of about `size` operations, at least half of which use values that other operations made.
+pub fn block(seed: u64, size: usize) -> Draft {
+    let mut c = Choices(seed.wrapping_mul(0x9e37_79b9) ^ 0x1234_5678);
+    let mut d = Draft::new();
+    let t = d.seq("t");
+    let (a, b, e) = (d.axis("a", 2), d.axis("b", 2), d.axis("e", 3));
+    let (s, r) = (d.view("s"), d.view("r"));
+    let consts = [a, b, e];
+    let mut pool = vec![
+        d.param("x", &[t, a], Type::Real),
+        d.param("y", &[t, a, b], Type::Real),
+        d.param("z", &[t, e], Type::Real),
+        d.weight("w", &[a, b]),
+        d.weight("v", &[b, e]),
+        d.weight("g", &[a]),
+    ];
+    for _ in 0..size {
+        let fresh = pool.len().saturating_sub(6).max(1);
+        let x = if c.below(3) > 0 { pool[pool.len() - 1 - c.below(fresh)] } else { pool[c.below(pool.len())] };
+        if let Some(y) = operation(&mut d, &mut c, &pool, x, (t, s, r), &consts)
+            && d.free(y).len() <= 5
+        {
+            pool.push(y);
+        }
+    }
+    let last = *pool.last().expect("the pool is never empty");
+    d.result("out", last);
+    let other = pool[c.below(pool.len())];
+    d.result("other", other);
+    d
+}
+
+fn operation(
+    d: &mut Draft,
+    c: &mut Choices,
+    pool: &[N],
+    x: N,
+    (t, s, r): (AxisId, AxisId, AxisId),
+    consts: &[AxisId],
+) -> Option<N> {
+    let y = pool[c.below(pool.len())];
+    Some(match c.below(16) {
+        0..=2 => d.mul(x, y),
+        3 => d.add2(x, y),
+        4 => d.sub(x, y),
+        5 => {
+            let (square, c) = (d.mul(y, y), d.real(1.5));
+            let below = d.add2(square, c);
+            d.div(x, below)
+        }
+        6 => {
+            let op = c.of(&[ScalarOp::Tanh, ScalarOp::Sin, ScalarOp::Abs, ScalarOp::Exp]);
+            let bounded = d.map(ScalarOp::Tanh, &[x]);
+            d.map(op, &[bounded])
+        }
+        7 => d.map(c.of(&[ScalarOp::Max, ScalarOp::Min]), &[x, y]),
+        8 | 9 => {
+            let axes = d.free(x);
+            let over = c.of(axes.as_slice().get(..).filter(|a| !a.is_empty())?);
+            d.sum(&[over], x)
+        }
+        10 => {
+            let axes = d.free(x);
+            let over = c.of(Some(axes.as_slice()).filter(|a| !a.is_empty())?);
+            d.reduce(c.of(&[ReduceOp::Max, ReduceOp::Min, ReduceOp::Sum]), &[over], x)
+        }
+        11 => {
+            // A token at another, whichever way round.
+            let axes: Vec<_> = d.free(x).iter().filter(|a| [t, s, r].contains(a)).collect();
+            let from = c.of(Some(axes.as_slice()).filter(|a| !a.is_empty())?);
+            let to = c.of(&[s, r, t]);
+            d.rename(x, from, to)
+        }
+        12 => {
+            let axes: Vec<_> = d.free(x).iter().filter(|a| consts.contains(a)).collect();
+            let from = c.of(Some(axes.as_slice()).filter(|a| !a.is_empty())?);
+            let to = c.of(consts);
+            let i = at(d, c, from, to);
+            d.index(x, from, i)
+        }
+        13 => {
+            // A mask over positions.
+            let (i, j) = (d.iota(c.of(&[t, s])), d.iota(c.of(&[t, s, r])));
+            let mask = d.map(c.of(&[ScalarOp::Le, ScalarOp::Ge, ScalarOp::Gt]), &[i, j]);
+            let dead = d.real(-1e4);
+            d.map(ScalarOp::Where, &[mask, x, dead])
+        }
+        14 => {
+            // One-hot: an index found by a sum.
+            let (i, from) = (c.of(consts), c.of(consts));
+            let (wanted, here, zero) = (at(d, c, i, from), d.iota(i), d.real(0.0));
+            let found = d.map(ScalarOp::Eq, &[here, wanted]);
+            let hot = d.map(ScalarOp::Where, &[found, x, zero]);
+            if from == i { hot } else { d.sum(&[i], hot) }
+        }
+        _ => {
+            let c2 = d.real(c.of(&[2.0, -1.0, 0.5, 0.25]));
+            let exponent = d.real(c.of(&[2.0, 1.0]));
+            let power = d.map(ScalarOp::Pow, &[x, exponent]);
+            d.mul(c2, power)
+        }
+    })
+}
+
+/// An index into `a` made of the index along `b`: a rename where that is all that is needed, or a rotation.
+fn at(d: &mut Draft, c: &mut Choices, a: AxisId, b: AxisId) -> N {
+    let n = d.axes.len_of(a).expect("a constant axis") as i64;
+    let fits = d.axes.len_of(b).expect("a constant axis") as i64 <= n;
+    let i = d.iota(b);
+    if fits && c.below(2) == 0 {
+        return i;
+    }
+    let (one, n) = (d.int(1), d.int(n));
+    let next = d.map(ScalarOp::Add, &[i, one]);
+    d.map(ScalarOp::Mod, &[next, n])
+}
