@@ -14,3 +14,4 @@ pub mod rules;
 #[cfg(test)]
 #[allow(missing_docs)]
 pub(crate) mod testing;
+pub mod target;

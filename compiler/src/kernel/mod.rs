@@ -13,6 +13,8 @@
 
 pub mod abi;
 #[cfg(test)]
+pub mod interpret;
+#[cfg(test)]
 pub mod sample;
 mod text;
 pub mod verify;

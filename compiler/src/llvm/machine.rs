@@ -78,6 +78,8 @@ impl Machine {
         };
         let buffer = self.machine.write_to_memory_buffer(emitter.module(), file).map_err(|e| e.to_string())?;
         let bytes = buffer.as_slice();
-        Ok(bytes.strip_suffix(&[0]).unwrap_or(bytes).to_vec())
+        // Text comes with the zero that ends a C string.
+        let text = if stage == Stage::Assembly { bytes.strip_suffix(&[0]) } else { None };
+        Ok(text.unwrap_or(bytes).to_vec())
     }
 }

@@ -14,6 +14,8 @@ mod math;
 mod memory;
 mod scope;
 mod storage;
+#[cfg(test)]
+pub mod testing;
 mod value;
 
 pub use control::Param;

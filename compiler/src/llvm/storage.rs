@@ -4,7 +4,7 @@ use super::format::Block;
 use super::{Cmp, Emitter, Form, Lane, Scope, Ty, Val};
 use crate::kernel::{AxisRef, Expr, ExprRef, KernelExtent, OperandRef};
 use llmc_artifact::plan::{PAGE_TOKENS, PANEL_LANES, PageDim, Storage, Table};
-use llmc_artifact::{Dim, Format, SeqId};
+use llmc_artifact::{DType, Dim, Format, SeqId};
 
 impl<'a, 'c> Scope<'a, 'c> {
     /// The element's number in the operand, counted over its dense dimensions, its panels or its pages.
@@ -149,32 +149,37 @@ impl<'a, 'c> Scope<'a, 'c> {
         Lane::vector(all)
     }
 
-    /// Writes a value to an element. The lanes of a block format are one block.
+    /// Writes an expression's value to an element. The lanes of a block format are one block.
     pub fn store(&self, operand: OperandRef, index: &[ExprRef], value: ExprRef) {
-        let (e, o) = (self.emitter(), &self.spec().operands[operand.0 as usize]);
+        let quantised = self.spec().operands[operand.0 as usize].format.block() > 1;
+        let value = if quantised { self.real(value) } else { self.value(value, super::Precision::Single) };
+        self.store_value(operand, index, value);
+    }
+
+    /// Writes a value to an element: a real is narrowed, an int or a truth value converted where the operand is real.
+    pub fn store_value(&self, operand: OperandRef, index: &[ExprRef], value: Lane<'c>) {
+        let (e, o, w) = (self.emitter(), &self.spec().operands[operand.0 as usize], self.width());
         let pointer = self.args().operand(operand);
         let at = self.element(operand, index);
         let Some(dtype) = o.format.plain() else {
-            let x = e.materialise(self.real(value), self.width());
             let block = o.format.block() as i64;
-            let aligned = at.form == Form::Affine(1) && at.multiple % block as u64 == 0 && x.lanes() as i64 == block;
+            let aligned = at.form == Form::Affine(1) && at.multiple % block as u64 == 0 && w as i64 == block;
             assert!(aligned, "emission: a block of `{}` is not written at once", o.name);
             let (number, _) = e.lane_div_rem(Lane::multiple_of(at.value, at.multiple), Lane::uniform(e.int(block)), 1);
             let start = e.offset(pointer, e.mul(number.value, e.int(o.format.block_bytes() as i64)));
-            return e.encode_block(o.format, start, x);
+            return e.encode_block(o.format, start, e.materialise(value, w));
         };
-        let value = self.value(value, super::Precision::Single);
-        let value = match value.ty() {
-            Ty::I1 => e.lanewise(&[value], self.width(), |v| e.zext(v[0], Ty::I32)),
-            Ty::I64 => e.lanewise(&[value], self.width(), |v| e.trunc(v[0], Ty::I32)),
-            _ => value,
-        };
-        let value = match (value.ty(), dtype.name().starts_with('i')) {
-            (Ty::I32, false) => e.lanewise(&[value], self.width(), |v| e.int_to_float(v[0], Ty::F32)),
-            _ => value,
-        };
-        let stored = e.lanewise(&[value], self.width(), |v| e.narrow_stored(dtype, v[0]));
-        e.store_elements(pointer, Emitter::stored_type(dtype), at, stored, self.width());
+        let stored = e.lanewise(&[value], w, |v| {
+            let int = match v[0].ty() {
+                Ty::I1 => e.zext(v[0], Ty::I32),
+                Ty::I64 => e.trunc(v[0], Ty::I32),
+                _ => v[0],
+            };
+            let real = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+            let number = if real && !int.ty().is_float() { e.int_to_float(int, Ty::F32) } else { int };
+            e.narrow_stored(dtype, number)
+        });
+        e.store_elements(pointer, Emitter::stored_type(dtype), at, stored, w);
     }
 
     /// Whether lanes of the index may lie outside the dimension it reads.
