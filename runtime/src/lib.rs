@@ -2,11 +2,13 @@
 //!
 //! Needs no compiler: what it shares with one is the leaf crate `llmc-artifact`.
 
+pub mod chat;
 pub mod device;
 pub mod error;
 mod mapping;
 mod pool;
 mod run_error;
+pub mod sample;
 pub mod tokenizer;
 pub mod utf8;
 pub mod weights;
