@@ -4,7 +4,9 @@
 
 pub mod chat;
 pub mod device;
+pub mod engine;
 pub mod error;
+mod kv_cache;
 mod mapping;
 mod pool;
 mod run_error;
@@ -14,5 +16,6 @@ pub mod utf8;
 pub mod weights;
 
 pub use device::{Device, DeviceKind};
+pub use engine::{Engine, EngineOptions, Feed, Inputs, Output, Role, Sequence, Values, Want};
 pub use error::{FileCode, FileError};
 pub use run_error::{RunCode, RunError};

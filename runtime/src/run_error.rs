@@ -1,6 +1,8 @@
 //! What can be wrong when a model is loaded onto a device and run, as a person should hear it.
 
+use crate::kv_cache::Full;
 use llmc_artifact::ArtifactError;
+use llmc_artifact::plan::PAGE_TOKENS;
 use std::fmt;
 
 macro_rules! run_codes {
@@ -106,6 +108,14 @@ impl RunError {
             RunError::Run { code, .. } => code.code(),
             RunError::Artifact(e) => e.code(),
         }
+    }
+}
+
+impl From<Full> for RunError {
+    fn from(full: Full) -> RunError {
+        let tokens = full.limit as u64 * PAGE_TOKENS as u64;
+        RunError::new(RunCode::CacheFull, "caches", format_args!("room for {tokens} tokens, all of it taken"))
+            .help("give the caches more memory, shorten the sequences, or drop some")
     }
 }
 

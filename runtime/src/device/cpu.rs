@@ -188,6 +188,13 @@ impl Device for Cpu {
         &self.target.kernels
     }
 
+    fn free_memory(&self) -> u64 {
+        let fields = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let available =
+            fields.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.strip_suffix("kB")?.trim().parse().ok());
+        available.map_or(4 << 30, |kib: u64| kib << 10)
+    }
+
     fn allocate(&mut self, bytes: u64) -> Result<Memory, RunError> {
         Ok(self.memory.insert(Bytes::Owned(HostBytes::zeroed(bytes)?)))
     }

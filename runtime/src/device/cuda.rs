@@ -165,6 +165,10 @@ impl Device for Cuda {
         &self.target.kernels
     }
 
+    fn free_memory(&self) -> u64 {
+        self.context.mem_get_info().map_or(0, |(free, _)| free as u64)
+    }
+
     fn allocate(&mut self, bytes: u64) -> Result<Memory, RunError> {
         let place = self.place(bytes)?;
         // SAFETY: the range was just allocated.

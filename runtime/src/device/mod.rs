@@ -99,6 +99,9 @@ pub trait Device: Send {
     /// The kernels of the target it chose.
     fn kernels(&self) -> &[KernelInfo];
 
+    /// Bytes that could still be allocated, roughly.
+    fn free_memory(&self) -> u64;
+
     /// Zeroed memory.
     fn allocate(&mut self, bytes: u64) -> Result<Memory, RunError>;
 
