@@ -7,4 +7,4 @@ pub mod program;
 pub mod syntax;
 
 pub use diag::{Code, Diagnostic, FileId, SourceMap, Span};
-pub use program::{Program, STD};
+pub use program::Program;

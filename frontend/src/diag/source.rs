@@ -24,10 +24,10 @@ impl Span {
         Span { file, start, end }
     }
 
-    /// From the beginning of `self` to the end of `last`, both in one file.
+    /// From the beginning of `self` to the end of `last`; `self` alone when that lies in another file.
     pub fn to(self, last: Span) -> Span {
-        debug_assert_eq!(self.file, last.file);
-        Span { end: last.end.max(self.end), ..self }
+        let end = if self.file == last.file { last.end.max(self.end) } else { self.end };
+        Span { end, ..self }
     }
 }
 

@@ -218,6 +218,7 @@ pub struct Decl {
 
 /// The declarations.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a model has a few dozen; patterns without boxes read better")]
 pub enum DeclKind {
     /// `size heads = hf "num_attention_heads" | 32`
     Static(StaticKind, Vec<Static>),

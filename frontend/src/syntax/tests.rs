@@ -176,3 +176,17 @@ fn layout() {
     insta::assert_snapshot!(printed);
     insta::assert_snapshot!("dump", dump(&parse_clean("layout.llm", text)));
 }
+
+#[test]
+fn the_models_are_laid_out_as_fmt_does() {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../models")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let printed = print(&parse_clean(&path.to_string_lossy(), &text));
+        if std::env::var_os("LLMC_BLESS").is_some() {
+            std::fs::write(&path, &printed).unwrap();
+        } else {
+            assert!(printed == text, "{}: run `llmc fmt` on it", path.display());
+        }
+    }
+}
