@@ -9,9 +9,9 @@ pub mod kernel;
 pub mod llvm;
 pub mod normal;
 pub mod plan;
-pub mod stream;
 pub mod rules;
+pub mod stream;
+pub mod target;
 #[cfg(test)]
 #[allow(missing_docs)]
 pub(crate) mod testing;
-pub mod target;

@@ -33,6 +33,19 @@ impl Random {
 
     /// `count` elements of a format: whole random blocks with small scales.
     pub fn elements(&mut self, format: Format, count: usize) -> Vec<u8> {
+        let mut out = self.noise(format, count);
+        if format == Format::Act8 {
+            // The sum that a block holds is that of its quants.
+            for block in out.chunks_exact_mut(format.block_bytes()) {
+                let scale = f32::from_le_bytes(block[..4].try_into().expect("four bytes"));
+                let sum: i32 = block[8..].iter().map(|q| *q as i8 as i32).sum();
+                block[4..8].copy_from_slice(&(scale * sum as f32).to_le_bytes());
+            }
+        }
+        out
+    }
+
+    fn noise(&mut self, format: Format, count: usize) -> Vec<u8> {
         let spec = format.spec();
         let mut out = Vec::new();
         for _ in 0..count / spec.block {

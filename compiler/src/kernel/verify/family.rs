@@ -79,7 +79,8 @@ fn contract(c: &Checker, contract: &Contract) -> Check {
     let input_format = contract_input(c, *input, *row, columns)?;
     for Fold { op, body } in stats {
         c.within(*body, &Scope::of([*row]).with_axes(reduce.iter().copied()), "contract, statistic")?;
-        ensure(fold_type(*op, c.ty(*body)), "contract, statistic", || format!("{} of a wrong type", op.keyword()))?;
+        let real = fold_type(*op, c.ty(*body)) && c.ty(*body) == Some(Type::Real);
+        ensure(real, "contract, statistic", || format!("{} of a wrong type", op.keyword()))?;
     }
     for p in products {
         contract_product(c, p, columns, input_format)?;

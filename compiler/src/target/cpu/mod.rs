@@ -1,6 +1,8 @@
 //! Code for the host's processors: explicit vectors, linked into a shared object that needs no library.
 
 pub mod abi;
+pub mod contract;
+pub mod dot;
 mod link;
 mod map;
 pub mod nest;
@@ -62,6 +64,10 @@ impl Cpu {
         Isa { width: WIDTH, fma: self.has("fma"), f16: self.has("f16c"), space: 0 }
     }
 
+    fn multiplier(&self) -> contract::Multiplier {
+        contract::Multiplier { dot: dot::Dot::best(|f| self.has(f)), tile: tuning::tile(self.has("avx512f")) }
+    }
+
     fn machine(&self) -> Result<Machine, String> {
         // 512-bit registers are used where they exist; some processors' tuning would prefer halves.
         let mut features: Vec<String> = self.features.iter().map(|f| format!("+{f}")).collect();
@@ -84,7 +90,7 @@ impl Cpu {
     fn kernel(&self, emitter: &Emitter, spec: &KernelSpec) -> KernelInfo {
         let work: Work = abi::kernel(emitter, spec, |entry| match &spec.body {
             Body::Map { axes, stores } => map::emit(entry, axes, stores),
-            Body::Contract(_) => panic!("emission: `{}` is a contraction", spec.name),
+            Body::Contract(c) => contract::emit(entry, c, self.multiplier()),
             Body::Stream(_) => panic!("emission: `{}` is a stream", spec.name),
             Body::TopK(t) => topk::emit(entry, t),
         });

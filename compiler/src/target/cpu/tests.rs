@@ -13,7 +13,7 @@ const SEQ: SeqId = SeqId(0);
 const ROWS: Dim = Dim::Rows(SEQ);
 
 /// Memory for a spec: random operands, `rows` rows of sequences of these lengths, the rows being their last tokens.
-fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory {
+pub(super) fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory {
     let mut random = Random::new(seed);
     let rows: u64 = sequences.iter().map(|(_, rows)| rows).sum();
     let blocks = sequences.iter().map(|(length, _)| length.div_ceil(PAGE_TOKENS as u64)).max().unwrap_or(1);
@@ -51,7 +51,7 @@ fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory {
 }
 
 /// Values of a plain f32 or I32 operand replaced.
-fn fill(memory: &mut Memory, operand: OperandRef, format: Format, value: impl Fn(usize) -> f64) {
+pub(super) fn fill(memory: &mut Memory, operand: OperandRef, format: Format, value: impl Fn(usize) -> f64) {
     for (i, b) in memory.operands[operand.0 as usize].chunks_exact_mut(4).enumerate() {
         let bytes = match format.plain() {
             Some(DType::I32) => (value(i) as i32).to_le_bytes(),

@@ -64,3 +64,21 @@ pub static NATIVE: &[&str] = &[
     "avx512vnni",
     "avxvnni",
 ];
+
+/// Output rows that one work item of a contraction computes, where nothing asks for more: few enough that the items of
+/// a small projection spread over threads.
+pub const GROUP_ROWS: u64 = 32;
+
+/// What a contraction keeps in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Tokens that share each load of a weight: a power of two.
+    pub tokens: u32,
+    /// Partial sums of a token: they hide the latency of the multiply-add.
+    pub chains: u32,
+}
+
+/// The tile for 32 registers of 16 lanes, or for 16 of 8.
+pub fn tile(wide: bool) -> Tile {
+    if wide { Tile { tokens: 4, chains: 4 } } else { Tile { tokens: 2, chains: 2 } }
+}
