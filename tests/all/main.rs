@@ -1,5 +1,6 @@
 //! Every test that needs more than one crate, in one binary, so that LLVM is linked once.
 
+mod checkpoints;
 mod docs;
 mod errors;
 mod hygiene;
