@@ -5,6 +5,8 @@
 
 pub mod cpu;
 pub mod cuda;
+#[cfg(test)]
+pub(crate) mod double;
 mod features;
 
 use crate::run_error::RunError;

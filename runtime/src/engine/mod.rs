@@ -8,6 +8,8 @@ mod batch;
 mod inputs;
 mod load;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use crate::device::{self, Device, DeviceKind};
 use crate::kv_cache::{PagePool, Track};
@@ -229,6 +231,11 @@ impl Engine {
     /// How loading went.
     pub fn load_stats(&self) -> LoadStats {
         self.0.load
+    }
+
+    /// The most tokens that a sequence may have, where the model's text says.
+    pub fn bound(&self) -> Option<u64> {
+        self.0.plan.seqs[self.0.main].bound
     }
 
     /// Whether tokens can be appended to a sequence of this model.
