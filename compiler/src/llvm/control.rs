@@ -2,6 +2,7 @@
 
 use super::{Emitter, Ty, Val, built};
 use inkwell::AddressSpace;
+use inkwell::attributes::AttributeLoc;
 use inkwell::basic_block::BasicBlock;
 use inkwell::types::BasicMetadataTypeEnum;
 use inkwell::values::{BasicValueEnum, FunctionValue};
@@ -27,12 +28,19 @@ impl<'c> Emitter<'c> {
             .collect();
         let function = self.module.add_function(name, self.context.void_type().fn_type(&types, false), None);
         self.function.set(Some(function));
+        // A loop that fills or copies memory stays a loop: there is no C library to call.
+        self.function_attribute(function, "no-builtins", "");
         // Two blocks: locals are placed in the first, which only falls through.
         let (locals, entry) = (self.block("locals"), self.block("entry"));
         self.builder.position_at_end(locals);
         built(self.builder.build_unconditional_branch(entry));
         self.builder.position_at_end(entry);
         (function, function.get_param_iter().map(Val).collect())
+    }
+
+    /// Gives a function an attribute.
+    pub fn function_attribute(&self, function: FunctionValue<'c>, key: &str, value: &str) {
+        function.add_attribute(AttributeLoc::Function, self.context.create_string_attribute(key, value));
     }
 
     /// Ends the function.

@@ -5,7 +5,7 @@
 //! is kept, so it is computed once if it was asked for outside.
 
 use super::{Cmp, Emitter, Form, Lane, Ty, Val};
-use crate::kernel::{AxisRef, Expr, ExprRef, KernelExtent, KernelSpec, OperandRef, ResultRef};
+use crate::kernel::{AxisRef, Body, Expr, ExprRef, KernelExtent, KernelSpec, OperandRef, ResultRef};
 use llmc_artifact::plan::Table;
 use llmc_artifact::{Dim, ScalarOp, SeqId, Type, Value};
 use std::cell::RefCell;
@@ -105,16 +105,33 @@ fn dependences(spec: &KernelSpec) -> Vec<Dependence> {
                 Dependence { axes: axis(*a), ..Dependence::default() }
             }
             Expr::Load { index, .. } => Dependence { loads: true, ..join(index) },
-            // A result lives at the point of every axis its family iterates: it is dropped with any of them.
-            Expr::Result { moved, .. } => {
-                let refs: Vec<ExprRef> = moved.iter().map(|(_, e)| *e).collect();
-                Dependence { results: true, axes: u64::MAX, ..join(&refs) }
+            Expr::Result { result, moved } => {
+                let indices = join(&moved.iter().map(|(_, e)| *e).collect::<Vec<_>>());
+                let kept = moved.iter().fold(result_axes(spec, *result), |axes, (a, _)| axes & !(1 << a.0));
+                Dependence { results: true, axes: kept | indices.axes, loads: indices.loads }
             }
-            Expr::Old(_) => Dependence { results: true, axes: u64::MAX, loads: false },
+            Expr::Old(r) => Dependence { results: true, axes: result_axes(spec, *r), loads: false },
             Expr::Map(_, args) => join(args),
         });
     }
     all
+}
+
+/// The axes that a reduction's value varies over.
+fn result_axes(spec: &KernelSpec, result: ResultRef) -> u64 {
+    let r = result.0 as usize;
+    let bits = |axes: &[AxisRef]| axes.iter().fold(0, |bits, a| bits | 1u64 << a.0);
+    match &spec.body {
+        Body::Stream(s) => match r.checked_sub(s.dots.len()) {
+            None => bits(&s.parallel) | bits(&s.over),
+            Some(state) => bits(&s.parallel) | bits(&s.states[state].axes),
+        },
+        Body::Contract(c) => {
+            let product = r.checked_sub(c.stats.len()).map_or(0, |p| bits(&c.products[p].axes));
+            bits(&[c.row]) | product
+        }
+        Body::Map { .. } | Body::TopK(_) => 0,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -208,7 +225,8 @@ impl<'a, 'c> Scope<'a, 'c> {
         let mut seen = std::collections::HashSet::new();
         while let Some(e) = stack.pop() {
             let d = self.depends[e.0 as usize];
-            if !seen.insert(e) {
+            let known = self.known.borrow().contains_key(&Known::Expr(e, Precision::Single));
+            if known || !seen.insert(e) {
                 continue;
             }
             match &self.spec.exprs[e] {
@@ -273,6 +291,21 @@ impl<'a, 'c> Scope<'a, 'c> {
     pub(super) fn axes_of(&self, e: ExprRef) -> impl Iterator<Item = AxisRef> + use<> {
         let axes = self.depends[e.0 as usize].axes;
         (0..self.spec.axes.len() as u16).filter(move |a| axes & 1 << a != 0).map(AxisRef)
+    }
+
+    /// The largest parts of an expression that `wanted` holds for.
+    pub fn largest_parts(&self, root: ExprRef, wanted: impl Fn(ExprRef) -> bool) -> Vec<ExprRef> {
+        let (mut stack, mut found) = (vec![root], Vec::new());
+        while let Some(e) = stack.pop() {
+            if wanted(e) {
+                if !found.contains(&e) {
+                    found.push(e);
+                }
+            } else {
+                stack.extend(operands_of(&self.spec.exprs[e]));
+            }
+        }
+        found
     }
 
     pub(super) fn is_keys(&self, axis: AxisRef) -> bool {

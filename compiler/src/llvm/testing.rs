@@ -149,20 +149,37 @@ impl Loaded {
 /// Compiles a kernel for every target that runs here, runs it and holds it to the interpreter: results within
 /// `tolerance` of the largest magnitude, and the same bits however the work is cut.
 pub fn check(spec: &Verified<KernelSpec>, memory: &Memory, tolerance: f64) {
-    let mut want = memory.clone();
-    interpret(spec, &mut want);
+    check_all(spec, std::slice::from_ref(memory), tolerance);
+}
+
+/// [`check`] on several memories.
+pub fn check_all(spec: &Verified<KernelSpec>, memories: &[Memory], tolerance: f64) {
+    let wanted: Vec<Memory> = memories
+        .iter()
+        .map(|m| {
+            let mut want = m.clone();
+            interpret(spec, &mut want);
+            want
+        })
+        .collect();
     for target in runnable() {
         let loaded = Loaded::new(&target, spec);
-        let mut got = memory.clone();
-        loaded.run(&mut got, &[]);
-        let mut cut = memory.clone();
-        loaded.run(&mut cut, &[1, 2, 5, 6, 11]);
-        assert_eq!(got.operands, cut.operands, "{} on {}: bits depend on the cut", spec.name, target.name());
-        for (i, o) in spec.operands.iter().enumerate().filter(|(_, o)| o.write) {
-            let place = format!("{} on {}, operand `{}`", spec.name, target.name(), o.name);
-            assert!(matches!(o.storage, Storage::Dense { .. } | Storage::Paged { .. }), "{place}: a written panel");
-            compare(&place, o.format, &got.operands[i], &want.operands[i], tolerance);
+        for (memory, want) in memories.iter().zip(&wanted) {
+            let place = format!("{} on {}", spec.name, target.name());
+            check_run(spec, &loaded, memory, want, tolerance, &place);
         }
+    }
+}
+
+fn check_run(spec: &KernelSpec, loaded: &Loaded, memory: &Memory, want: &Memory, tolerance: f64, place: &str) {
+    let (mut got, mut cut) = (memory.clone(), memory.clone());
+    loaded.run(&mut got, &[]);
+    loaded.run(&mut cut, &[1, 2, 5, 6, 11]);
+    assert_eq!(got.operands, cut.operands, "{place}: bits depend on the cut");
+    for (i, o) in spec.operands.iter().enumerate().filter(|(_, o)| o.write) {
+        let place = format!("{place}, operand `{}`", o.name);
+        assert!(matches!(o.storage, Storage::Dense { .. } | Storage::Paged { .. }), "{place}: a written panel");
+        compare(&place, o.format, &got.operands[i], &want.operands[i], tolerance);
     }
 }
 

@@ -6,6 +6,7 @@ pub mod dot;
 mod link;
 mod map;
 pub mod nest;
+mod stream;
 mod topk;
 pub mod tuning;
 
@@ -91,7 +92,7 @@ impl Cpu {
         let work: Work = abi::kernel(emitter, spec, |entry| match &spec.body {
             Body::Map { axes, stores } => map::emit(entry, axes, stores),
             Body::Contract(c) => contract::emit(entry, c, self.multiplier()),
-            Body::Stream(_) => panic!("emission: `{}` is a stream", spec.name),
+            Body::Stream(s) => stream::emit(entry, s),
             Body::TopK(t) => topk::emit(entry, t),
         });
         Abi::of(spec).info(spec, work.items, work.scratch, 1)

@@ -4,9 +4,9 @@ use crate::kernel::interpret::Memory;
 use crate::kernel::sample::Sample;
 use crate::kernel::verify::Verified;
 use crate::kernel::*;
-use crate::llvm::testing::{Random, check};
-use llmc_artifact::plan::{PAGE_TOKENS, Storage, Table};
-use llmc_artifact::{DType, Dim, Format, ScalarOp, SeqId, Type, Value};
+use crate::llvm::testing::{Random, check, check_all};
+use llmc_artifact::plan::{PAGE_TOKENS, PageDim, Storage, Table};
+use llmc_artifact::{DType, Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
 use std::collections::BTreeMap;
 
 const SEQ: SeqId = SeqId(0);
@@ -287,5 +287,260 @@ fn searches_break_ties_low_and_put_nan_last() {
         let odd = [f64::NAN, 1.0, -0.0, 0.0, f64::INFINITY, 1.0, f64::NEG_INFINITY, -2.0];
         fill(&mut memory, scores, Format::F32, |i| odd[(i * 5 + i / 7) % odd.len()]);
         check(&spec, &memory, 0.0);
+    }
+}
+
+/// How the attention below differs from the plainest.
+#[derive(Clone, Copy)]
+struct Attention {
+    heads: u64,
+    size: u64,
+    window: Option<u64>,
+    causal: bool,
+    /// Keys of a page side by side, so that scores are computed along lanes.
+    keys_inside: bool,
+    format: Format,
+    scale: f64,
+    out: Format,
+    picked: bool,
+}
+
+const PLAIN: Attention = Attention {
+    heads: 2,
+    size: 64,
+    window: None,
+    causal: true,
+    keys_inside: true,
+    format: Format::F32,
+    scale: 1.0,
+    out: Format::F32,
+    picked: false,
+};
+
+/// Online softmax over cached keys: running maximum from a floor, sum and value product repaired by it.
+fn attention(a: Attention) -> Verified<KernelSpec> {
+    let mut s = Sample::new("attention");
+    let rows = if a.picked { KernelExtent::Picked(SEQ) } else { KernelExtent::Rows(SEQ) };
+    let (t, h, e, f) = (s.axis("t", rows), s.length("h", a.heads), s.length("e", a.size), s.length("f", a.size));
+    let keys = KernelExtent::Keys { seq: SEQ, of: t, causal: a.causal, window: a.window };
+    let k = s.axis("s", keys);
+    let all = [ROWS, Dim::Const(a.heads), Dim::Const(a.size)];
+    let out_dims = [if a.picked { Dim::Picked(SEQ) } else { ROWS }, Dim::Const(a.heads * a.size)];
+    let q = s.read("q", Format::F32, &all);
+    let (slots, inside) = (PageDim::Slot { count: 64, step: 1 }, PageDim::Slot { count: 16, step: 1 });
+    let outside = PageDim::Slot { count: 4, step: 16 };
+    let key_page = match a.keys_inside {
+        true => vec![PageDim::Axis(a.heads), outside, PageDim::Axis(a.size), inside],
+        false => vec![slots, PageDim::Axis(a.heads), PageDim::Axis(a.size)],
+    };
+    let key_cache = s.paged("k", false, a.format, &key_page);
+    let value_cache = s.paged("v", false, a.format, &[PageDim::Axis(a.heads), slots, PageDim::Axis(a.size)]);
+    let out = s.write("out", a.out, &out_dims);
+    let row = if a.picked { s.expr(Expr::Row(t), Type::Int) } else { s.at(t) };
+    let (at_t, at_h, at_e, at_f, at_k) = (s.at(t), s.at(h), s.at(e), s.at(f), s.at(k));
+    let left = s.load(q, &[row, at_h, at_e]);
+    let scale = s.real(a.scale);
+    let left = s.map(ScalarOp::Mul, &[left, scale]);
+    let right = s.load(key_cache, &[at_k, at_h, at_e]);
+    // The mask itself: what the keys' range says is only what need not be visited.
+    let position = s.expr(Expr::Position(t), Type::Int);
+    let mut seen = s.map(ScalarOp::Le, &[at_k, position]);
+    if let Some(w) = a.window {
+        let behind = s.map(ScalarOp::Sub, &[position, at_k]);
+        let w = s.int(w as i64);
+        let near = s.map(ScalarOp::Lt, &[behind, w]);
+        seen = s.map(ScalarOp::And, &[seen, near]);
+    }
+    let (score, never) = (s.result(0), s.real(f64::NEG_INFINITY));
+    let score = s.map(ScalarOp::Where, &[seen, score, never]);
+    let (max, old) = (s.result(1), s.expr(Expr::Old(ResultRef(1)), Type::Real));
+    let z = s.map(ScalarOp::Sub, &[score, max]);
+    let z = s.map(ScalarOp::Exp, &[z]);
+    let moved = s.map(ScalarOp::Sub, &[old, max]);
+    let repair = s.map(ScalarOp::Exp, &[moved]);
+    let value = s.load(value_cache, &[at_k, at_h, at_f]);
+    let weighted = s.map(ScalarOp::Mul, &[z, value]);
+    let state = |op, init, axes, body, repair| State { op, init: Value::Real(init), axes, body, repair };
+    let states = vec![
+        state(ReduceOp::Max, -3e38, vec![], score, None),
+        state(ReduceOp::Sum, 0.0, vec![], z, Some(repair)),
+        state(ReduceOp::Sum, 0.0, vec![f], weighted, Some(repair)),
+    ];
+    let (sum, product) = (s.result(2), s.result(3));
+    let one = s.real(1.0);
+    let floor = s.map(ScalarOp::Max, &[sum, one]);
+    let inverse = s.map(ScalarOp::Recip, &[floor]);
+    let result = s.map(ScalarOp::Mul, &[product, inverse]);
+    let size = s.int(a.size as i64);
+    let column = s.map(ScalarOp::Mul, &[at_h, size]);
+    let column = s.map(ScalarOp::Add, &[column, at_f]);
+    s.finish(Body::Stream(Stream {
+        parallel: vec![t, h],
+        over: vec![k],
+        dots: vec![Dot { reduce: vec![e], left, right }],
+        states,
+        finish: vec![store(out, &[at_t, column], result)],
+        finish_axes: vec![f],
+    }))
+}
+
+#[test]
+fn attention_streams_over_pages() {
+    let sequences = [(1, 1), (16, 3), (17, 1), (64, 2), (130, 4)];
+    let cases = [
+        PLAIN,
+        Attention { size: 7, heads: 3, ..PLAIN },
+        Attention { size: 33, keys_inside: false, ..PLAIN },
+        Attention { size: 80, format: Format::F16, ..PLAIN },
+        Attention { size: 64, format: Format::BF16, window: Some(20), ..PLAIN },
+        Attention { window: Some(1), size: 16, ..PLAIN },
+        Attention { causal: false, size: 32, keys_inside: false, ..PLAIN },
+        Attention { scale: 1e4, ..PLAIN },
+        Attention { picked: true, out: Format::Act8, ..PLAIN },
+    ];
+    for (i, case) in cases.into_iter().enumerate() {
+        let spec = attention(case);
+        let mut memory = memory(&spec, i as u64, &sequences);
+        // Positions nobody wrote hold NaN: they may be loaded, never used.
+        if case.causal {
+            poison(&spec, &mut memory, &sequences);
+        }
+        check(&spec, &memory, 2e-6 * case.scale.max(1.0).log10().max(1.0) * 10.0);
+    }
+}
+
+/// Fills slots past each sequence's end with NaN.
+fn poison(spec: &KernelSpec, memory: &mut Memory, sequences: &[(u64, u64)]) {
+    let blocks = memory.dims[&Dim::Blocks(SEQ)];
+    for (o, bytes) in spec.operands.iter().zip(&mut memory.operands) {
+        let Storage::Paged { page, .. } = &o.storage else { continue };
+        let element = o.format.bytes(1).expect("plain") as usize;
+        let nan: &[u8] = match o.format {
+            Format::F32 => &[0, 0, 0xc0, 0x7f],
+            Format::F16 => &[0, 0x7e],
+            _ => &[0xc0, 0x7f],
+        };
+        let lengths: Vec<u64> = page
+            .iter()
+            .map(|d| match *d {
+                PageDim::Axis(n) => n,
+                PageDim::Slot { count, .. } => count as u64,
+            })
+            .collect();
+        let size: u64 = lengths.iter().product();
+        for (i, slot) in bytes.chunks_exact_mut(element).enumerate() {
+            let (number, mut rest) = (i as u64 / size, i as u64 % size);
+            let mut token = 0;
+            for (d, n) in page.iter().zip(&lengths).rev() {
+                if let PageDim::Slot { step, .. } = d {
+                    token += rest % n * *step as u64;
+                }
+                rest /= n;
+            }
+            let entry = memory.tables[&Table::Blocks(SEQ)].iter().position(|b| *b as u64 == number).expect("a page");
+            let position = entry as u64 % blocks * PAGE_TOKENS as u64 + token;
+            if position >= sequences[entry / blocks as usize].0 {
+                slot.copy_from_slice(nan);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fully_masked_row_is_zero() {
+    // A window of keys that the mask then denies altogether: the visited scores are all minus infinity.
+    let mut spec = attention(PLAIN).into_inner();
+    let denied = spec.exprs.0.iter().position(|(e, _)| matches!(e, Expr::Map(ScalarOp::Le, _))).expect("the mask");
+    spec.exprs.0[denied].0 = Expr::Const(Value::Bool(false));
+    let spec = verify::verify(spec).expect("still a spec");
+    let memory = memory(&spec, 1, &[(40, 3)]);
+    check(&spec, &memory, 0.0);
+    for target in crate::llvm::testing::runnable() {
+        let mut got = memory.clone();
+        crate::llvm::testing::Loaded::new(&target, &spec).run(&mut got, &[]);
+        assert!(got.operands[3].iter().all(|b| *b == 0), "not zero on {}", crate::target::Target::name(&target));
+    }
+}
+
+/// Statistics over constant axes and rows: sums, extremes, counts; with states that keep an axis.
+fn statistics(n: u64, m: u64, over_rows: bool) -> Verified<KernelSpec> {
+    let mut s = Sample::new("statistics");
+    let (a, b) = (s.length("a", n), s.length("b", m));
+    let t = s.axis("t", KernelExtent::Rows(SEQ));
+    let x = s.read("x", Format::F32, &[ROWS, Dim::Const(n), Dim::Const(m)]);
+    let (at_a, at_b, at_t) = (s.at(a), s.at(b), s.at(t));
+    let value = s.load(x, &[at_t, at_a, at_b]);
+    let square = s.map(ScalarOp::Mul, &[value, value]);
+    let zero = s.real(0.0);
+    let positive = s.map(ScalarOp::Gt, &[value, zero]);
+    let both = s.map(ScalarOp::Add, &[at_a, at_b]);
+    let (over, kept) = if over_rows { (vec![a, t], b) } else { (vec![a, b], t) };
+    let outer = s.spec.dim(kept).expect("not keys");
+    let state = |op, init, axes: &[AxisRef], body| State { op, init, axes: axes.to_vec(), body, repair: None };
+    let (real, own) = (Value::Real, if over_rows { vec![b] } else { vec![] });
+    let states = vec![
+        state(ReduceOp::Sum, real(0.0), &own, square),
+        state(ReduceOp::Max, real(f64::NEG_INFINITY), &own, value),
+        state(ReduceOp::Min, real(f64::INFINITY), &own, value),
+        state(ReduceOp::Any, Value::Bool(false), &own, positive),
+        state(ReduceOp::All, Value::Bool(true), &own, positive),
+        state(ReduceOp::Max, Value::Int(i64::MIN), &own, both),
+    ];
+    let at_kept = s.at(kept);
+    let mut finish = Vec::new();
+    for (i, st) in states.iter().enumerate() {
+        let ty = s.spec.exprs.0[st.body.0 as usize].1;
+        let value = s.expr(Expr::Result { result: ResultRef(i as u16), moved: vec![] }, ty);
+        let format = if ty == Type::Real { Format::F32 } else { Format::I32 };
+        let (zero, one) = (s.int(0), s.int(1));
+        let value = if ty == Type::Bool { s.map(ScalarOp::Where, &[value, one, zero]) } else { value };
+        let out = s.write(&format!("o{i}"), format, &[outer]);
+        finish.push(store(out, &[at_kept], value));
+    }
+    let parallel = if over_rows { vec![] } else { vec![t] };
+    s.finish(Body::Stream(Stream { parallel, over, dots: vec![], states, finish, finish_axes: own }))
+}
+
+#[test]
+fn statistics_over_any_axes() {
+    for (n, m) in [(1, 1), (3, 7), (2, 16), (5, 33), (1, 576)] {
+        for over_rows in [false, true] {
+            let spec = statistics(n, m, over_rows);
+            let memories = [1, 16, 21].map(|rows| memory(&spec, n + m, &[(rows, rows)]));
+            check_all(&spec, &memories, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn dots_over_constant_axes() {
+    // sum[b](exp(sum[c](x[t, c] * w[c, b]))), the dot along lanes or along its reduced axis.
+    for (b_len, c_len) in [(16, 5), (40, 16), (7, 33)] {
+        for along in [true, false] {
+            let mut s = Sample::new("dots");
+            let (t, b, c) = (s.axis("t", KernelExtent::Rows(SEQ)), s.length("b", b_len), s.length("c", c_len));
+            let x = s.read("x", Format::F32, &[ROWS, Dim::Const(c_len)]);
+            let dims =
+                if along { [Dim::Const(c_len), Dim::Const(b_len)] } else { [Dim::Const(b_len), Dim::Const(c_len)] };
+            let w = s.read("w", Format::F32, &dims);
+            let out = s.write("out", Format::F32, &[ROWS]);
+            let (at_t, at_b, at_c) = (s.at(t), s.at(b), s.at(c));
+            let left = s.load(x, &[at_t, at_c]);
+            let right = if along { s.load(w, &[at_c, at_b]) } else { s.load(w, &[at_b, at_c]) };
+            let dot = s.result(0);
+            let body = s.map(ScalarOp::Exp, &[dot]);
+            let state = State { op: ReduceOp::Sum, init: Value::Real(0.0), axes: vec![], body, repair: None };
+            let sum = s.result(1);
+            let log = s.map(ScalarOp::Log, &[sum]);
+            let spec = s.finish(Body::Stream(Stream {
+                parallel: vec![t],
+                over: vec![b],
+                dots: vec![Dot { reduce: vec![c], left, right }],
+                states: vec![state],
+                finish: vec![store(out, &[at_t], log)],
+                finish_axes: vec![],
+            }));
+            check(&spec, &memory(&spec, b_len, &[(3, 3)]), 2e-6);
+        }
     }
 }

@@ -15,6 +15,9 @@ pub const DOT_CHAINS: i64 = 4;
 /// Elements of an inner product's invariant factor that are computed once per item and kept.
 pub const KEPT_FACTOR: u64 = 4096;
 
+/// Bytes of an array that a stream keeps on the stack; larger ones are in scratch memory.
+pub const STACK_BYTES: u64 = 16 << 10;
+
 /// A processor level: what `--target cpu:NAME` means.
 pub struct Level {
     /// After `cpu:`.
