@@ -66,7 +66,7 @@ impl Program {
             return diagnostics;
         }
         for model in self.models() {
-            let (_, wrong) = self.expand(model);
+            let (_, wrong) = crate::compile::compile_model(self, model, None);
             diagnostics.extend(wrong);
         }
         diagnostics

@@ -16,7 +16,7 @@ pub enum Severity {
 macro_rules! codes {
     ($($stage:ident $stage_doc:literal { $($name:ident $code:ident $title:literal $explanation:literal;)* })*) => {
         /// The part of the language that a code belongs to.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Stage { $(#[doc = $stage_doc] $stage,)* }
 
         impl Stage {
@@ -68,9 +68,50 @@ codes! {
         Misplaced E0208 "not allowed here" "The declaration or statement is legal elsewhere, but not at this place.";
     }
     Names "which name means what" {
+        UnknownName E0301 "unknown name" "Nothing that is in sight here has this name.";
+        UnknownAxis E0302 "unknown axis" "Axes are declared with `axis` or `seq`, or are a function's parameters.";
+        UnknownFunction E0303 "unknown function" "No function of this text, of the standard library or of the language has this name.";
+        Shadowed E0304 "name taken" "Axes, values and functions share one name space, and nothing hides another name.";
+        CyclicFunction E0305 "function that calls itself" "Functions are put in the place of their calls, so none may lead back to itself.";
+        CyclicDefinition E0306 "value defined by itself" "A declaration may use others, in any order, but none may lead back to itself.";
+        WrongArguments E0307 "wrong arguments" "A call gives each of a function's axes and parameters exactly once.";
+        WrongKind E0308 "name of another kind" "The name is declared, but as something that cannot stand here.";
+        NotRebindable E0309 "nothing to rebind" "`x = ...` gives a value from outside the loop its next value; inside `for` only.";
         UnknownGroup E0381 "unknown group" "`include` names a `group` declared at the top level of this text or of the standard library.";
         IncludedTwice E0382 "group included twice" "A group's names would be declared twice; that includes a group that includes itself.";
         GroupArguments E0383 "wrong arguments for a group" "`include` gives one expression for each of the group's parameters.";
+    }
+    Axes "which axes a value has" {
+        OuterSum E0401 "accidental outer sum" "In a sum, a difference, a maximum or a choice of reals one operand's axes contain the other's.";
+        LooseFactor E0402 "factor without the summed axis" "Every factor of a summed product has every axis that is summed over.";
+        MissingAxis E0403 "axis not there" "Only an axis that the value has can be reduced or read.";
+        Diagonal E0404 "accidental diagonal" "Renaming an axis to one that the value already has would read its diagonal.";
+        WrongAxes E0405 "axes differ from the annotation" "A value annotated with axes has exactly these, in any order.";
+        FreeView E0406 "view axis in an output" "An axis declared as a view of a sequence cannot be an axis of an output.";
+        RepeatedAxis E0407 "axis given twice" "The axes of a list, of a call or of an index are all different.";
+    }
+    Types "what kind of value stands where" {
+        WrongType E0501 "wrong type" "Integers become reals by themselves, and nothing else changes its type.";
+        NotBuildTime E0502 "not known when the model is built" "Conditions of `if`, sizes and arguments such as `eps: real` are known when the model is built.";
+        NotAnIndex E0503 "index is not an integer" "A value is read at integers; `floor`, `ceil` and `trunc` make them.";
+    }
+    Numbers "sizes and ranges" {
+        NotASize E0701 "not a size" "A size is a whole number, and an axis that is used has at least one index.";
+        OutOfRange E0702 "index may be out of range" "Every index must be provably inside the axis that it reads.";
+        TooManyWinners E0703 "more winners than candidates" "`topk[a, j]` needs an axis `j` no longer than `a`.";
+        TooLarge E0704 "model too large to compile" "Elaboration is limited, so that no text or config can exhaust the machine.";
+        ChosenError E0705 "refused by the text" "The model's text reached an `error` with the sizes and flags at hand.";
+    }
+    Sources "what is read from a checkpoint" {
+        MissingSource E0801 "not in the checkpoint" "None of the alternatives exists in the file, and the value is needed.";
+        WrongShape E0802 "shape differs from the checkpoint" "The tensor's dimensions are the lengths of the axes that it is declared with.";
+        UnreadTensor E0803 "tensor never read" "Every tensor of the file is read or listed under `ignore`, so that none is forgotten unnoticed.";
+        MisplacedSource E0804 "source outside a declaration" "`hf` and `gguf` stand in declarations only.";
+        WrongConfig E0805 "unusable config value" "The value in the file's config has another type or length than the text needs.";
+        NoModel E0806 "no model for this checkpoint" "No text's `for` header names the checkpoint's architecture.";
+    }
+    Doubts "what may not be meant" {
+        ComparedSequences W0901 "positions of two sequences compared" "Positions of different sequences count from different beginnings.";
     }
 }
 

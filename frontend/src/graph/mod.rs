@@ -4,6 +4,12 @@
 //! pointwise, reducing and indexing nodes over named axes. Layers with equal graphs are one [`Block`] that several
 //! [`Step`]s run with other weights. Absent on purpose: layouts, positions of axes, broadcasts, caches, batches.
 
+pub mod text;
+pub mod verify;
+
+pub use text::{dot, print, print_block};
+pub use verify::{Verified, verify, verify_block};
+
 use llmc_artifact::{ReduceOp, ScalarOp, SeqId, TensorInfo, Type, Value};
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};

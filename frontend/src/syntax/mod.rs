@@ -9,7 +9,7 @@ mod parser;
 mod pretty;
 mod printer;
 mod token;
-mod walk;
+pub(crate) mod walk;
 
 pub use dump::dump;
 pub use include::expand;

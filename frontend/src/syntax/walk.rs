@@ -5,7 +5,7 @@ use super::ast::*;
 macro_rules! walkers {
     ($child:ident, $block:ident, $iter:ident $(, $mutable:tt)?) => {
         /// Calls `f` on each expression directly under `expr`, in order of writing.
-        pub(super) fn $child<'a>(expr: &'a $($mutable)? Expr, f: &mut dyn FnMut(&'a $($mutable)? Expr)) {
+        pub(crate) fn $child<'a>(expr: &'a $($mutable)? Expr, f: &mut dyn FnMut(&'a $($mutable)? Expr)) {
             match &$($mutable)? expr.kind {
                 ExprKind::Int(_)
                 | ExprKind::Real(_)
