@@ -111,38 +111,96 @@ impl Loaded {
 
     /// Runs all work items, cut at `cuts`.
     pub fn run(&self, memory: &mut Memory, cuts: &[i64]) {
-        type Kernel = unsafe extern "C" fn(*const *mut u8, *const i64, i64, i64, *mut u8);
-        const GUARD: usize = 256;
-        // Operands move into aligned memory between bytes that must stay as they are.
-        let aligned = |bytes: &[u8]| {
-            let mut v = vec![0xa5u8; bytes.len() + 2 * GUARD + 64];
-            let start = GUARD + v[GUARD..].as_ptr().align_offset(64);
-            v[start..start + bytes.len()].copy_from_slice(bytes);
-            (v, start)
-        };
-        let mut operands: Vec<_> = memory.operands.iter().map(|b| aligned(b)).collect();
-        let mut tables: Vec<_> = self.info.tables.iter().map(|t| memory.tables[t].clone()).collect();
-        let mut pointers: Vec<*mut u8> = operands.iter_mut().map(|(v, at)| v[*at..].as_mut_ptr()).collect();
-        pointers.extend(tables.iter_mut().map(|t| t.as_mut_ptr() as *mut u8));
-        let dims: Vec<i64> = self.info.dims.iter().map(|d| memory.dim(*d) as i64).collect();
-        let items: i64 = self.info.items.iter().map(|d| memory.dim(*d) as i64).product();
-        let (mut scratch, at) = aligned(&vec![0xff; self.info.scratch as usize]);
-        let mut bounds: Vec<i64> = cuts.iter().copied().filter(|c| *c < items).collect();
+        let mut launch = Launch::new(&self.info, memory);
+        let mut bounds: Vec<i64> = cuts.iter().copied().filter(|c| *c < launch.items).collect();
         bounds.insert(0, 0);
-        bounds.push(items);
+        bounds.push(launch.items);
         for pair in bounds.windows(2) {
-            // SAFETY: the symbol has this signature by construction; operands, tables, dims and scratch are as large as
-            // the spec says, which the caller built them for.
-            unsafe {
-                let f: libloading::Symbol<Kernel> = self.library.get(self.info.symbol.as_bytes()).expect("the symbol");
-                f(pointers.as_ptr(), dims.as_ptr(), pair[0], pair[1], scratch[at..].as_mut_ptr());
-            }
+            self.call(&mut launch, pair[0], pair[1]);
         }
-        for ((v, at), out) in operands.iter().zip(&mut memory.operands) {
-            let end = at + out.len();
-            assert!(v[..*at].iter().chain(&v[end..]).all(|b| *b == 0xa5), "the kernel wrote outside an operand");
-            out.copy_from_slice(&v[*at..end]);
+        launch.check_guards(memory);
+    }
+
+    /// Seconds that one run of all work items takes: the least of some.
+    pub fn seconds(&self, memory: &Memory, runs: usize) -> f64 {
+        let mut launch = Launch::new(&self.info, memory);
+        let once = |launch: &mut Launch| {
+            let begin = std::time::Instant::now();
+            self.call(launch, 0, launch.items);
+            begin.elapsed().as_secs_f64()
+        };
+        once(&mut launch);
+        (0..runs).map(|_| once(&mut launch)).fold(f64::INFINITY, f64::min)
+    }
+
+    fn call(&self, launch: &mut Launch, begin: i64, end: i64) {
+        type Kernel = unsafe extern "C" fn(*const *mut u8, *const i64, i64, i64, *mut u8);
+        let scratch = launch.scratch.pointer();
+        // SAFETY: the symbol has this signature by construction; operands, tables, dims and scratch are as large as
+        // the spec says, which the caller built them for.
+        unsafe {
+            let f: libloading::Symbol<Kernel> = self.library.get(self.info.symbol.as_bytes()).expect("the symbol");
+            f(launch.pointers.as_ptr(), launch.dims.as_ptr(), begin, end, scratch);
         }
+    }
+}
+
+/// Aligned memory between bytes that must stay as they are.
+struct Guarded {
+    bytes: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Guarded {
+    const GUARD: usize = 256;
+
+    fn new(content: &[u8]) -> Guarded {
+        let mut bytes = vec![0xa5u8; content.len() + 2 * Guarded::GUARD + 64];
+        let start = Guarded::GUARD + bytes[Guarded::GUARD..].as_ptr().align_offset(64);
+        bytes[start..start + content.len()].copy_from_slice(content);
+        Guarded { bytes, start, length: content.len() }
+    }
+
+    fn pointer(&mut self) -> *mut u8 {
+        self.bytes[self.start..].as_mut_ptr()
+    }
+
+    fn content(&self) -> &[u8] {
+        let end = self.start + self.length;
+        let around = self.bytes[..self.start].iter().chain(&self.bytes[end..]);
+        assert!(around.copied().all(|b| b == 0xa5), "the kernel wrote outside an operand");
+        &self.bytes[self.start..end]
+    }
+}
+
+/// What one launch passes to a kernel.
+struct Launch {
+    operands: Vec<Guarded>,
+    _tables: Vec<Vec<i32>>,
+    pointers: Vec<*mut u8>,
+    dims: Vec<i64>,
+    scratch: Guarded,
+    items: i64,
+}
+
+impl Launch {
+    fn new(info: &KernelInfo, memory: &Memory) -> Launch {
+        let mut operands: Vec<_> = memory.operands.iter().map(|b| Guarded::new(b)).collect();
+        let mut tables: Vec<_> = info.tables.iter().map(|t| memory.tables[t].clone()).collect();
+        let mut pointers: Vec<*mut u8> = operands.iter_mut().map(Guarded::pointer).collect();
+        pointers.extend(tables.iter_mut().map(|t| t.as_mut_ptr() as *mut u8));
+        let dims = info.dims.iter().map(|d| memory.dim(*d) as i64).collect();
+        let items = info.items.iter().map(|d| memory.dim(*d) as i64).product();
+        let scratch = Guarded::new(&vec![0xff; info.scratch as usize]);
+        Launch { operands, _tables: tables, pointers, dims, scratch, items }
+    }
+
+    fn check_guards(&self, memory: &mut Memory) {
+        for (from, to) in self.operands.iter().zip(&mut memory.operands) {
+            to.copy_from_slice(from.content());
+        }
+        self.scratch.content();
     }
 }
 

@@ -243,3 +243,22 @@ fn malformed_recipes_and_files_are_errors() {
     let other = good.pack(Format::Q4_1, Storage::Panel { rows: 48, reduce: 96 }, &order);
     assert!(matches!(other, Err(RecipeError::Malformed(_))), "{other:?}");
 }
+
+/// Speed on this machine: `cargo test -p llmc-artifact packing_speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn packing_speed() {
+    let mut c = Case::default();
+    let (n, m) = (c.axis("n", 280_000), c.axis("m", 576));
+    let t = c.tensor(&["w"], &[280_000, 576], Format::Q4_1);
+    let (nn, nm) = (c.index(n), c.index(m));
+    c.load(t, &[nn, nm]);
+    let weight = c.weight(Format::Q4_1, Storage::Panel { rows: 280_000, reduce: 576 }, &[n, m]);
+    let files = Files(c.files);
+    for threads in [1, 2] {
+        let begin = std::time::Instant::now();
+        let bytes = packed(&weight, &files, threads).expect("packs").len();
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("{threads} threads: {:.1} MB in {seconds:.3} s", bytes as f64 * 1e-6);
+    }
+}
