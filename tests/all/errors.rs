@@ -4,8 +4,9 @@
 //! the rendered report, `CODE*.txt`. `LLMC_BLESS=1 cargo test` rewrites the reports and the page.
 
 use crate::support::cases::{self, Case};
+use llmc_artifact::ArtifactCode;
 use llmc_frontend::diag::{Code, Stage, render_json, render_text};
-use llmc_runtime::FileCode;
+use llmc_runtime::{FileCode, RunCode};
 use std::fmt::Write;
 
 /// What a case's text is accused of: the codes, and the report as a person sees it.
@@ -61,9 +62,16 @@ fn the_page_of_errors_is_up_to_date() {
             }
         }
     }
-    page.push_str("\n## Files\n");
-    for code in FileCode::ALL {
-        let _ = write!(page, "\n### {}: {}\n\n{}\n", code.code(), code.title(), code.explanation());
+    let files = FileCode::ALL.iter().map(|c| (c.code(), c.title(), c.explanation()));
+    let artifacts = ArtifactCode::ALL.iter().map(|c| (c.code(), c.title(), c.explanation()));
+    let running = RunCode::ALL.iter().map(|c| (c.code(), c.title(), c.explanation()));
+    let tables =
+        [("Files", files.collect::<Vec<_>>()), ("Artifacts", artifacts.collect()), ("Running", running.collect())];
+    for (heading, codes) in tables {
+        let _ = write!(page, "\n## {heading}\n");
+        for (code, title, explanation) in codes {
+            let _ = write!(page, "\n### {code}: {title}\n\n{explanation}\n");
+        }
     }
     cases::golden(&cases::root().join("docs/errors.md"), &page);
 }

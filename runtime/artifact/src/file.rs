@@ -9,9 +9,11 @@
 //! The header comes last so that weights of any size are written in one pass. Opening verifies the hashes of the
 //! header and of the code; weights stay in the file, memory-mapped, and are verified only on request.
 
+use crate::checkpoint::TensorData;
 use crate::error::{ArtifactCode, ArtifactError};
 use crate::mapping::MappedFile;
 use crate::plan::{PackedWeight, Plan, TargetCode};
+use crate::recipe::eval::packed;
 use crate::scalar::Value;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -224,6 +226,19 @@ impl Artifact {
             let _ = std::fs::remove_file(aside); // the first error is the one to tell
         }
         written.map_err(|e| ArtifactError::new(ArtifactCode::Unwritable, "", e, "a writable place").in_file(path))
+    }
+
+    /// Writes the artifact's file with weights that are packed from a checkpoint's tensors, one at a time.
+    ///
+    /// # Errors
+    /// As [`Artifact::write`], and weights that are missing or of other shapes.
+    pub fn write_packed(&self, path: impl AsRef<Path>, data: &dyn TensorData) -> Result<(), ArtifactError> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let mut pack = |_: usize, weight: &PackedWeight, sink: &mut dyn Write| {
+            let bytes = packed(weight, data, threads).map_err(|e| format!("weight `{}`: {e}", weight.name))?;
+            Ok(sink.write_all(&bytes)?)
+        };
+        self.write(path, Some(&mut pack))
     }
 
     fn write_aside(&self, path: &Path, pack: Option<&mut WeightSource>) -> io::Result<()> {
@@ -482,6 +497,45 @@ pub(crate) mod tests {
         back.write(&again, None).unwrap();
         assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&path).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left aside");
+    }
+
+    /// A checkpoint with one tensor.
+    struct OneTensor(Vec<u8>);
+
+    impl TensorData for OneTensor {
+        fn tensor_bytes(&self, name: &str) -> Option<&[u8]> {
+            (name == "w.file").then_some(&self.0[..])
+        }
+    }
+
+    #[test]
+    fn weights_are_packed_as_they_are_written() {
+        use crate::TensorInfo;
+        use crate::recipe::{Recipe, RecipeOp, RecipeTensor};
+        let mut artifact = sample();
+        artifact.plan.weights[0].recipe = Recipe {
+            axes: vec![("n".into(), 10), ("m".into(), 3)],
+            tensors: vec![RecipeTensor {
+                names: vec!["w.file".into()],
+                info: TensorInfo { shape: vec![10, 3], format: Format::F32 },
+            }],
+            nodes: vec![RecipeOp::Axis(0), RecipeOp::Axis(1), RecipeOp::Load { tensor: 0, index: vec![0, 1] }],
+            root: 2,
+            order: vec![0, 1],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sample.llmc");
+        let file: Vec<u8> = (0..30).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        artifact.write_packed(&path, &OneTensor(file)).unwrap();
+        let Weights::Embedded(w) = Artifact::open(&path).unwrap().weights else { panic!("no weights") };
+        let bytes = w.bytes(0);
+        let value = |at: usize| f32::from_le_bytes(bytes[at * 4..][..4].try_into().unwrap());
+        // One panel of 16 rows, column after column, the last six rows zero.
+        assert_eq!((value(0), value(1), value(9), value(10)), (0.0, 3.0, 27.0, 0.0));
+        assert_eq!((value(16), value(32 + 9)), (1.0, 29.0));
+
+        let error = artifact.write_packed(&path, &OneTensor(vec![0; 7])).unwrap_err();
+        assert!(error.to_string().contains("weight `w`"), "{error}");
     }
 
     #[test]
