@@ -67,7 +67,9 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
-        environment.add_template_owned(NAME, source.to_string()).map_err(|e| failure(&e))?;
+        // In Python None cannot be iterated over; minijinja iterates over nothing.
+        environment.add_test("iterable", |v: &Value| !v.is_none() && v.try_iter().is_ok());
+        environment.add_template_owned(NAME, without_generation(source)).map_err(|e| failure(&e))?;
         Ok(ChatTemplate { environment, bos: bos.into(), eos: eos.into() })
     }
 
@@ -84,11 +86,32 @@ impl ChatTemplate {
             add_generation_prompt => answer,
             bos_token => &self.bos,
             eos_token => &self.eos,
+            // Templates tell "no tools" by none, not by an unknown name.
+            tools => (),
+            documents => (),
         };
         let mut out = Bounded(Vec::new());
         template.render_captured_to(values, &mut out).map_err(|e| failure(&e))?;
         String::from_utf8(out.0).map_err(|_| failure(&Error::new(ErrorKind::BadSerialization, "output is not UTF-8")))
     }
+}
+
+/// Hugging Face's own tag `generation` marks what a model is trained on; for a prompt it is an `if` that holds.
+fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        let Some((tag, after)) = tag.split_once("%}") else { break };
+        let replaced = match tag.trim_matches(['-', '+', ' ']) {
+            "generation" => tag.replace("generation", "if true"),
+            "endgeneration" => tag.replace("endgeneration", "endif"),
+            _ => tag.to_string(),
+        };
+        out.extend([before, "{%", &replaced, "%}"]);
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Output that may not grow for ever.
@@ -247,6 +270,7 @@ mod tests {
         same("{{ [1] | tojson(indent=2) }}", "[\n  1\n]");
         same("{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "012");
         same("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "3");
+        same("{%- generation -%} a {%- endgeneration %} {{ tools is none }}{{ tools is iterable }}", "a TrueFalse");
         assert!(render("{{ strftime_now('%Y') }}", &[]).unwrap().parse::<u32>().unwrap() >= 2024);
     }
 
