@@ -13,8 +13,10 @@ use crate::utf8::Utf8Stream;
 use bytes::PieceRule;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 
 /// A tokenizer as an artifact stores it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,9 +152,27 @@ impl TextStream<'_> {
     }
 }
 
-/// Runs the library on what a file says. A panic inside it is the file's fault, not a broken invariant of ours.
+thread_local! {
+    /// Whether this thread is inside [`guarded`].
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs the library on what a file says. It panics on some descriptions, which is the file's fault and no broken
+/// invariant of ours: the panic becomes an error, and its message is not shown, for it would look like a crash.
 fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|_| "a rule that the library could not carry out".to_string())
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let shown = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                shown(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    GUARDED.set(false);
+    result.map_err(|_| "a rule that cannot be carried out".to_string())
 }
 
 #[cfg(test)]

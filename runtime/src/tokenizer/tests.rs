@@ -132,6 +132,15 @@ fn padding_of_the_file_is_ignored() {
     assert_eq!(t.encode("the", true).unwrap().len(), 1);
 }
 
+#[test]
+fn a_panic_of_the_library_is_an_error() {
+    // A table of normalised characters that is no table: the library panics on it.
+    let json = r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}, "normalizer": {"type": "Precompiled",
+        "precompiled_charsmap": "AAAA"}, "added_tokens": []}"#;
+    let data = TokenizerData { json: json.into(), ..TokenizerData::default() };
+    assert_eq!(Tokenizer::new(Path::new(""), data).err().unwrap().code, FileCode::Tokenizer);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
