@@ -155,6 +155,38 @@ impl<'c> Emitter<'c> {
         i.form == Form::Affine(1) && i.multiple % lanes as u64 == 0 && (whole || part)
     }
 
+    /// Element `i` of block number `block` of a row of a weight in panels of rows of `reduce` elements, as f32.
+    pub fn panel_element(
+        &self,
+        format: Format,
+        (weight, reduce): (Val<'c>, u64),
+        row: Val<'c>,
+        block: Val<'c>,
+        i: Val<'c>,
+    ) -> Val<'c> {
+        let lanes = self.int(PANEL_LANES as i64);
+        let (panel, row) = self.lane_div_rem(Lane::uniform(row), Lane::uniform(lanes), 1);
+        let blocks = self.int((reduce / format.block() as u64) as i64);
+        let at = self.add(self.mul(panel.value, blocks), block);
+        let start = self.offset(weight, self.mul(at, self.int((format.block_bytes() * PANEL_LANES as usize) as i64)));
+        match format.plain() {
+            Some(dtype) => {
+                let ty = Emitter::stored_type(dtype);
+                self.widen_stored(dtype, self.load(ty, 1, self.element(start, ty, row.value)))
+            }
+            None => self.decode_block(format, Block::Panel { start, row: row.value }, Lane::uniform(i), 1),
+        }
+    }
+
+    /// Element `i` of block number `block` of dense elements, as f32.
+    pub fn dense_element(&self, format: Format, array: Val<'c>, block: Val<'c>, i: Val<'c>) -> Val<'c> {
+        let start = self.offset(array, self.mul(block, self.int(format.block_bytes() as i64)));
+        match format.plain() {
+            Some(dtype) => self.widen_stored(dtype, self.load(Emitter::stored_type(dtype), 1, start)),
+            None => self.decode_block(format, Block::Dense { start }, Lane::uniform(i), 1),
+        }
+    }
+
     /// Quantises a block of f32 and writes it: `d = max|x| / 127`, `q = x / d` rounded to nearest even,
     /// `s = d * sum(q)`; a block of zeros has `d = 0`. `x` has as many lanes as the block.
     ///

@@ -8,6 +8,7 @@
 
 mod control;
 mod format;
+mod grid;
 mod lane;
 mod machine;
 mod math;

@@ -4,6 +4,9 @@
 //! per family, and `mod` (emit everything, then hand it to LLVM).
 
 pub mod cpu;
+pub mod nvptx;
+mod order;
+mod points;
 
 use crate::kernel::KernelSpec;
 use crate::kernel::verify::Verified;

@@ -126,4 +126,4 @@ impl Target for Cpu {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::target) mod tests;

@@ -9,8 +9,8 @@ use llmc_artifact::plan::{PAGE_TOKENS, PageDim, Storage, Table};
 use llmc_artifact::{DType, Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
 use std::collections::BTreeMap;
 
-const SEQ: SeqId = SeqId(0);
-const ROWS: Dim = Dim::Rows(SEQ);
+pub const SEQ: SeqId = SeqId(0);
+pub const ROWS: Dim = Dim::Rows(SEQ);
 
 /// Memory for a spec: random operands, `rows` rows of sequences of these lengths, the rows being their last tokens.
 pub(super) fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory {
@@ -61,12 +61,12 @@ pub(super) fn fill(memory: &mut Memory, operand: OperandRef, format: Format, val
     }
 }
 
-fn store(operand: OperandRef, index: &[ExprRef], value: ExprRef) -> Store {
+pub fn store(operand: OperandRef, index: &[ExprRef], value: ExprRef) -> Store {
     Store { operand, index: index.to_vec(), value }
 }
 
 /// `out[t, m] = f(x[t, m])` for one operation.
-fn unary(op: ScalarOp, n: u64) -> (Verified<KernelSpec>, OperandRef) {
+pub fn unary(op: ScalarOp, n: u64) -> (Verified<KernelSpec>, OperandRef) {
     let mut s = Sample::new("unary");
     let (t, m) = (s.axis("t", KernelExtent::Rows(SEQ)), s.length("m", n));
     let dims = [ROWS, Dim::Const(n)];
@@ -147,7 +147,7 @@ fn functions_keep_their_limits() {
 }
 
 /// Rotary angles: `x[t, e] * cos(pos / theta^(2 (e % half) / len)) + x[t, partner] * sin(...)`.
-fn rope(n: i64) -> Verified<KernelSpec> {
+pub fn rope(n: i64) -> Verified<KernelSpec> {
     let mut s = Sample::new("rope");
     let (t, e) = (s.axis("t", KernelExtent::Rows(SEQ)), s.length("e", n as u64));
     let dims = [ROWS, Dim::Const(n as u64)];
@@ -195,36 +195,37 @@ fn aligned_partners_are_vector_loads() {
     assert!(!text.contains("load half") && !text.contains("load i16"), "a gather in\n{text}");
 }
 
+/// `out[t, m] = embed[v = tokens[t]] + 2 embed[v = tokens[t], m = last - m]`: read forwards and backwards.
+pub fn embedding(format: Format, n: u64, dense: bool) -> Verified<KernelSpec> {
+    let mut s = Sample::new("embedding");
+    let (t, m) = (s.axis("t", KernelExtent::Rows(SEQ)), s.length("m", n));
+    let tokens = s.read("tokens", Format::I32, &[ROWS]);
+    let embed = match dense {
+        true => s.read("embed", format, &[Dim::Const(37), Dim::Const(n)]),
+        false => s.panel("embed", format, 37, n),
+    };
+    let out = s.write("out", Format::F32, &[ROWS, Dim::Const(n)]);
+    let index = [s.at(t), s.at(m)];
+    let token = s.load(tokens, &index[..1]);
+    let value = s.load(embed, &[token, index[1]]);
+    let last = s.int(n as i64 - 1);
+    let mirror = s.map(ScalarOp::Sub, &[last, index[1]]);
+    let back = s.load(embed, &[token, mirror]);
+    let two = s.real(2.0);
+    let back = s.map(ScalarOp::Mul, &[back, two]);
+    let value = s.map(ScalarOp::Add, &[value, back]);
+    s.finish(Body::Map { axes: vec![t, m], stores: vec![store(out, &index, value)] })
+}
+
 #[test]
 fn embeddings_come_out_of_panels_of_every_format() {
-    for (format, n) in [Format::F32, Format::F16, Format::BF16]
-        .map(|f| (f, 21))
-        .into_iter()
-        .chain([Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0, Format::Act8].map(|f| (f, 96)))
-    {
+    let plain = [Format::F32, Format::F16, Format::BF16].map(|f| (f, 21));
+    let blocks = [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0, Format::Act8].map(|f| (f, 96));
+    for (format, n) in plain.into_iter().chain(blocks) {
         for dense in [false, true] {
-            let mut s = Sample::new("embedding");
-            let (t, m) = (s.axis("t", KernelExtent::Rows(SEQ)), s.length("m", n));
-            let tokens = s.read("tokens", Format::I32, &[ROWS]);
-            let embed = match dense {
-                true => s.read("embed", format, &[Dim::Const(37), Dim::Const(n)]),
-                false => s.panel("embed", format, 37, n),
-            };
-            let dims = [ROWS, Dim::Const(n)];
-            let out = s.write("out", Format::F32, &dims);
-            let index = [s.at(t), s.at(m)];
-            let token = s.load(tokens, &index[..1]);
-            let value = s.load(embed, &[token, index[1]]);
-            // A second column, read backwards: no vector load fits.
-            let last = s.int(n as i64 - 1);
-            let mirror = s.map(ScalarOp::Sub, &[last, index[1]]);
-            let back = s.load(embed, &[token, mirror]);
-            let two = s.real(2.0);
-            let back = s.map(ScalarOp::Mul, &[back, two]);
-            let value = s.map(ScalarOp::Add, &[value, back]);
-            let spec = s.finish(Body::Map { axes: vec![t, m], stores: vec![store(out, &index, value)] });
+            let spec = embedding(format, n, dense);
             let mut memory = memory(&spec, 3, &[(5, 5)]);
-            fill(&mut memory, tokens, Format::I32, |i| [0.0, 36.0, 17.0, 15.0, 16.0][i]);
+            fill(&mut memory, OperandRef(0), Format::I32, |i| [0.0, 36.0, 17.0, 15.0, 16.0][i]);
             check(&spec, &memory, 1e-6);
         }
     }
@@ -271,41 +272,46 @@ fn integers_floor_and_compare() {
     check(&spec, &memory(&spec, 1, &[(1, 1)]), 0.0);
 }
 
+/// The `k` largest of `n` scores of every row.
+pub fn search(n: u64, k: u64) -> Verified<KernelSpec> {
+    let mut s = Sample::new("search");
+    let (t, x, j) = (s.axis("t", KernelExtent::Rows(SEQ)), s.length("x", n), s.length("j", k));
+    let scores = s.read("scores", Format::F32, &[ROWS, Dim::Const(n)]);
+    let out = s.write("i", Format::I32, &[ROWS, Dim::Const(k)]);
+    let (at_t, at_x, at_j) = (s.at(t), s.at(x), s.at(j));
+    let value = s.load(scores, &[at_t, at_x]);
+    let search = TopK { parallel: vec![t], axis: x, rank: j, value, operand: out, index: vec![at_t, at_j] };
+    s.finish(Body::TopK(search))
+}
+
 #[test]
 fn searches_break_ties_low_and_put_nan_last() {
     for (n, k) in [(1, 1), (3, 3), (16, 4), (33, 8), (64, 8), (1500, 5)] {
-        let mut s = Sample::new("search");
-        let (t, x, j) = (s.axis("t", KernelExtent::Rows(SEQ)), s.length("x", n), s.length("j", k));
-        let (scores, out) =
-            (s.read("scores", Format::F32, &[ROWS, Dim::Const(n)]), s.write("i", Format::I32, &[ROWS, Dim::Const(k)]));
-        let (at_t, at_x, at_j) = (s.at(t), s.at(x), s.at(j));
-        let value = s.load(scores, &[at_t, at_x]);
-        let search = TopK { parallel: vec![t], axis: x, rank: j, value, operand: out, index: vec![at_t, at_j] };
-        let spec = s.finish(Body::TopK(search));
+        let spec = search(n, k);
         let mut memory = memory(&spec, 5, &[(4, 4)]);
         check(&spec, &memory, 0.0);
         let odd = [f64::NAN, 1.0, -0.0, 0.0, f64::INFINITY, 1.0, f64::NEG_INFINITY, -2.0];
-        fill(&mut memory, scores, Format::F32, |i| odd[(i * 5 + i / 7) % odd.len()]);
+        fill(&mut memory, OperandRef(0), Format::F32, |i| odd[(i * 5 + i / 7) % odd.len()]);
         check(&spec, &memory, 0.0);
     }
 }
 
 /// How the attention below differs from the plainest.
 #[derive(Clone, Copy)]
-struct Attention {
-    heads: u64,
-    size: u64,
-    window: Option<u64>,
-    causal: bool,
+pub struct Attention {
+    pub heads: u64,
+    pub size: u64,
+    pub window: Option<u64>,
+    pub causal: bool,
     /// Keys of a page side by side, so that scores are computed along lanes.
-    keys_inside: bool,
-    format: Format,
-    scale: f64,
-    out: Format,
-    picked: bool,
+    pub keys_inside: bool,
+    pub format: Format,
+    pub scale: f64,
+    pub out: Format,
+    pub picked: bool,
 }
 
-const PLAIN: Attention = Attention {
+pub const PLAIN: Attention = Attention {
     heads: 2,
     size: 64,
     window: None,
@@ -318,7 +324,7 @@ const PLAIN: Attention = Attention {
 };
 
 /// Online softmax over cached keys: running maximum from a floor, sum and value product repaired by it.
-fn attention(a: Attention) -> Verified<KernelSpec> {
+pub fn attention(a: Attention) -> Verified<KernelSpec> {
     let mut s = Sample::new("attention");
     let rows = if a.picked { KernelExtent::Picked(SEQ) } else { KernelExtent::Rows(SEQ) };
     let (t, h, e, f) = (s.axis("t", rows), s.length("h", a.heads), s.length("e", a.size), s.length("f", a.size));
@@ -463,7 +469,7 @@ fn a_fully_masked_row_is_zero() {
 }
 
 /// Statistics over constant axes and rows: sums, extremes, counts; with states that keep an axis.
-fn statistics(n: u64, m: u64, over_rows: bool) -> Verified<KernelSpec> {
+pub fn statistics(n: u64, m: u64, over_rows: bool) -> Verified<KernelSpec> {
     let mut s = Sample::new("statistics");
     let (a, b) = (s.length("a", n), s.length("b", m));
     let t = s.axis("t", KernelExtent::Rows(SEQ));

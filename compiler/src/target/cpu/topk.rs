@@ -1,13 +1,11 @@
 //! The topk family: the largest values of an axis by repeated search.
-//!
-//! Every element becomes one i64 that orders as the search must: the float's bits made monotone above, the
-//! complement of the index below. All keys differ, so the next winner is the largest key below the last one.
 
 use super::abi::{Entry, Work};
 use super::nest::vectors;
 use super::tuning::WIDTH;
 use crate::kernel::TopK;
-use crate::llvm::{Cmp, Emitter, Lane, Scope, Ty, Val};
+use crate::llvm::{Cmp, Emitter, Lane, Ty, Val};
+use crate::target::order::{index_of, search_key};
 
 /// Keys that fit on the stack; longer axes use scratch memory.
 const STACK_KEYS: u64 = 1024;
@@ -25,13 +23,13 @@ pub fn emit(entry: &Entry, topk: &TopK) -> Work {
         let n = e.int(known as i64);
         vectors(&at, topk.axis, (e.int(0), n), WIDTH, |s| {
             let place = s.axis(topk.axis);
-            let key = key(s, e.materialise(s.real(topk.value), s.width()), e.materialise(place, s.width()));
+            let key = search_key(e, e.materialise(s.real(topk.value), s.width()), e.materialise(place, s.width()));
             e.store(e.element(keys, Ty::I64, place.value), key);
         });
         let ranks = at.dim(entry.spec.dim(topk.rank).expect("emission: topk ranks keys"));
         e.for_each(e.int(0), ranks, 1, &[e.int(i64::MAX)], |rank, last| {
             let best = largest_below(e, keys, known, last[0]);
-            let winner = e.and(e.not(best), e.int(0xffff_ffff));
+            let winner = index_of(e, best);
             let there = at.bind(topk.rank, Lane::uniform(rank));
             there.store_value(topk.operand, &topk.index, Lane::uniform(winner));
             vec![best]
@@ -39,18 +37,6 @@ pub fn emit(entry: &Entry, topk: &TopK) -> Work {
     });
     let items = if items.is_empty() { vec![llmc_artifact::Dim::Const(1)] } else { items };
     Work { items, scratch: if known <= STACK_KEYS { 0 } else { 8 * known } }
-}
-
-/// The sortable key of values at indices: NaN below everything, both zeros equal.
-fn key<'c>(scope: &Scope<'_, 'c>, value: Val<'c>, index: Val<'c>) -> Val<'c> {
-    let e = scope.emitter();
-    let canonical = e.add(value, e.like(value, 0.0));
-    let bits = e.bits(canonical, Ty::I32);
-    let negative = e.compare(Cmp::Lt, bits, e.like_int(bits, 0));
-    let ordered = e.select(negative, e.xor(bits, e.like_int(bits, i32::MAX as i64)), bits);
-    let ordered = e.select(e.is_nan(value), e.like_int(bits, i32::MIN as i64), ordered);
-    let high = e.shl(e.sext(ordered, Ty::I64), 32);
-    e.or(high, e.sub(e.like_int(index, 0xffff_ffff), index))
 }
 
 /// The largest of the first `n` keys that is below `last`.

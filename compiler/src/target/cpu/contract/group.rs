@@ -117,7 +117,7 @@ fn bind_outer<'b, 'c>(scope: &Scope<'b, 'c>, axes: &[AxisRef], number: Val<'c>) 
 }
 
 /// Rows from the outermost axis inwards that an epilogue reads at another index; 1 where none is.
-fn moved_range(spec: &KernelSpec, segment: &Segment, lengths: &[u64]) -> u64 {
+pub(in crate::target) fn moved_range(spec: &KernelSpec, segment: &Segment, lengths: &[u64]) -> u64 {
     let mut outermost = segment.axes.len();
     for e in spec.exprs.reachable(&roots(&segment.stores)) {
         if let Expr::Result { moved, .. } = &spec.exprs[e] {

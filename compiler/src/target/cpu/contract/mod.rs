@@ -5,7 +5,7 @@
 //! along the innermost output axis and at whatever row its expressions moved to. The order of each sum is a function of
 //! the reduced index alone: a tile of one token adds in the order of a tile of four.
 
-mod group;
+pub(in crate::target) mod group;
 mod integer;
 mod plain;
 mod stat;

@@ -1,0 +1,49 @@
+//! What a GPU's kernels have and a CPU's do not: threads, barriers, shared memory.
+
+use super::{Emitter, Param, Ty, Val};
+use inkwell::AddressSpace;
+use inkwell::module::Linkage;
+use inkwell::values::FunctionValue;
+
+/// The calling convention of kernels in PTX.
+const KERNEL_CONVENTION: u32 = 71;
+/// The address space of memory that a block's threads share.
+const SHARED: u16 = 3;
+
+impl<'c> Emitter<'c> {
+    /// Starts a kernel of blocks of `threads` threads.
+    pub fn begin_grid_kernel(&self, name: &str, params: &[Param], threads: u32) -> (FunctionValue<'c>, Vec<Val<'c>>) {
+        let (function, values) = self.begin_function(name, params);
+        function.set_call_conventions(KERNEL_CONVENTION);
+        self.function_attribute(function, "nvvm.maxntid", &threads.to_string());
+        (function, values)
+    }
+
+    /// This thread's index in its block.
+    pub fn thread_index(&self) -> Val<'c> {
+        self.zext(self.target_intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", &[]), Ty::I64)
+    }
+
+    /// This block's index in the launch.
+    pub fn block_index(&self) -> Val<'c> {
+        self.zext(self.target_intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", &[]), Ty::I64)
+    }
+
+    /// Waits for every thread of the block; what they wrote to shared memory is visible after it.
+    pub fn barrier(&self) {
+        self.target_intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", &[self.int32(0)]);
+    }
+
+    /// The first byte of the launch's dynamic shared memory.
+    pub fn shared_memory(&self) -> Val<'c> {
+        const NAME: &str = "shared_memory";
+        let global = self.module.get_global(NAME).unwrap_or_else(|| {
+            let ty = self.context.i8_type().array_type(0);
+            let global = self.module.add_global(ty, Some(AddressSpace::from(SHARED)), NAME);
+            global.set_linkage(Linkage::External);
+            global.set_alignment(16);
+            global
+        });
+        Val(global.as_pointer_value().into())
+    }
+}

@@ -1,0 +1,116 @@
+//! How a CUDA kernel receives its arguments: see [`llmc_artifact::plan::KernelInfo`].
+
+use super::tuning::THREADS;
+use crate::kernel::KernelSpec;
+use crate::kernel::abi::Abi;
+use crate::llvm::{Args, Cmp, Emitter, Lane, Param, Scope, Ty, Val};
+use llmc_artifact::Dim;
+use std::cell::Cell;
+
+/// Address space of operands and tables: global memory.
+pub const GLOBAL: u16 = 1;
+
+/// A kernel's function, open for its family to fill.
+pub struct Entry<'a, 'c> {
+    /// Builds the code.
+    pub emitter: &'a Emitter<'c>,
+    /// What is computed.
+    pub spec: &'a KernelSpec,
+    /// Operands, tables and lengths.
+    pub args: &'a Args<'c>,
+    /// The work item of this block.
+    pub item: Val<'c>,
+    /// This thread, below [`THREADS`].
+    pub thread: Val<'c>,
+    shared: Val<'c>,
+    used: Cell<u64>,
+}
+
+/// How a family cut its work.
+pub struct Work {
+    /// Number of work items: the product.
+    pub items: Vec<Dim>,
+    /// Bytes of dynamic shared memory of each block.
+    pub scratch: u64,
+}
+
+/// Opens a kernel's function, lets `family` fill it and closes it. The family gives its items; shared memory is what
+/// it asked for.
+pub fn kernel<'c>(emitter: &Emitter<'c>, spec: &KernelSpec, family: impl FnOnce(&Entry<'_, 'c>) -> Vec<Dim>) -> Work {
+    let e = emitter;
+    let abi = Abi::of(spec);
+    let pointers = spec.operands.len() + abi.tables.len();
+    let params: Vec<Param> = std::iter::repeat_n(Param::Pointer(GLOBAL), pointers)
+        .chain(std::iter::repeat_n(Param::Int, abi.dims.len()))
+        .collect();
+    let (_, values) = e.begin_grid_kernel(&spec.name, &params, THREADS);
+    let operands = values[..spec.operands.len()].to_vec();
+    let tables = abi.tables.iter().map(|t| (*t, values[abi.table(*t)])).collect();
+    let dims = abi.dims.iter().map(|d| (*d, values[pointers + abi.dim(*d)])).collect();
+    let args = Args { operands, tables, dims };
+    let (item, thread, shared) = (e.block_index(), e.thread_index(), e.shared_memory());
+    let entry = Entry { emitter, spec, args: &args, item, thread, shared, used: Cell::new(0) };
+    let items = family(&entry);
+    let scratch = entry.used.get();
+    e.end_function();
+    Work { items: if items.is_empty() { vec![Dim::Const(1)] } else { items }, scratch }
+}
+
+impl<'a, 'c> Entry<'a, 'c> {
+    /// The scope of the whole kernel: no axis bound.
+    pub fn scope(&self) -> Scope<'a, 'c> {
+        Scope::new(self.emitter, self.spec, self.args)
+    }
+
+    /// The block's index along each of these dimensions, row-major.
+    pub fn item_index(&self, scope: &Scope<'a, 'c>, dims: &[Dim]) -> Vec<Lane<'c>> {
+        let e = self.emitter;
+        let mut rest = Lane::uniform(self.item);
+        let mut index = Vec::with_capacity(dims.len());
+        for (i, dim) in dims.iter().enumerate().rev() {
+            let (outer, at) = e.lane_div_rem(rest, Lane::uniform(scope.dim(*dim)), 1);
+            index.push(if i == 0 { rest } else { at });
+            rest = outer;
+        }
+        index.reverse();
+        index
+    }
+
+    /// An array that the block's threads share.
+    pub fn shared(&self, ty: Ty, count: u64) -> Val<'c> {
+        let at = self.used.get();
+        self.used.set((at + ty.bytes() * count).next_multiple_of(16));
+        self.emitter.offset(self.shared, self.emitter.int(at as i64))
+    }
+
+    /// Runs `body` for `0..count`, dealt out to the block's threads.
+    pub fn for_each(&self, count: Val<'c>, body: impl FnOnce(Val<'c>)) {
+        self.emitter.repeat(self.thread, count, THREADS as i64, body);
+    }
+
+    /// Folds one value of every thread, in an order that is always the same; every thread gets the result. `array`
+    /// holds one value per thread and is free again afterwards.
+    pub fn fold_threads(
+        &self,
+        array: Val<'c>,
+        value: Val<'c>,
+        combine: impl Fn(Val<'c>, Val<'c>) -> Val<'c>,
+    ) -> Val<'c> {
+        let (e, ty) = (self.emitter, value.ty());
+        let mine = e.element(array, ty, self.thread);
+        e.store(mine, value);
+        e.barrier();
+        let mut half = THREADS as i64 / 2;
+        while half > 0 {
+            e.when(e.compare(Cmp::Lt, self.thread, e.int(half)), || {
+                let other = e.element(array, ty, e.add(self.thread, e.int(half)));
+                e.store(mine, combine(e.load(ty, 1, mine), e.load(ty, 1, other)));
+            });
+            e.barrier();
+            half /= 2;
+        }
+        let result = e.load(ty, 1, array);
+        e.barrier();
+        result
+    }
+}

@@ -1,0 +1,85 @@
+//! Code for NVIDIA GPUs: PTX text, one thread block for each work item.
+
+pub mod abi;
+mod contract;
+mod map;
+mod stores;
+mod stream;
+mod topk;
+pub mod tuning;
+
+use super::{Target, TargetError, Text};
+use crate::kernel::abi::Abi;
+use crate::kernel::verify::Verified;
+use crate::kernel::{Body, KernelSpec};
+use crate::llvm::{Emitter, Isa, Machine, Stage};
+use inkwell::context::Context;
+use llmc_artifact::plan::{KernelInfo, TargetCode};
+use tuning::{LEVELS, Level, THREADS};
+
+/// A GPU target: `sm_80`, `sm_90a`.
+pub struct Nvptx {
+    level: &'static Level,
+}
+
+impl Nvptx {
+    /// The target with this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn new(name: &str) -> Result<Nvptx, TargetError> {
+        let level = LEVELS.iter().find(|l| l.name == name).ok_or_else(|| TargetError::Unknown {
+            found: name.into(),
+            known: LEVELS.iter().map(|l| l.name).collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(Nvptx { level })
+    }
+
+    /// Emits all kernels into one module and gives its code in one form.
+    fn compile(&self, kernels: &[Verified<KernelSpec>], stage: Stage) -> Result<(Vec<KernelInfo>, Vec<u8>), String> {
+        let context = Context::create();
+        let isa = Isa { width: 1, fma: true, f16: true, space: abi::GLOBAL };
+        let emitter = Emitter::new(&context, "kernels", isa);
+        let infos = kernels.iter().map(|k| kernel(&emitter, k)).collect();
+        let machine = Machine::new("nvptx64-nvidia-cuda", self.level.name, self.level.features)?;
+        machine.optimise(&emitter)?;
+        Ok((infos, machine.emit(&emitter, stage)?))
+    }
+
+    fn llvm(&self, message: String) -> TargetError {
+        TargetError::Llvm { target: self.level.name.into(), message }
+    }
+}
+
+fn kernel(emitter: &Emitter, spec: &KernelSpec) -> KernelInfo {
+    let work = abi::kernel(emitter, spec, |entry| match &spec.body {
+        Body::Map { axes, stores } => map::emit(entry, axes, stores),
+        Body::Contract(c) => contract::emit(entry, c),
+        Body::Stream(s) => stream::emit(entry, s),
+        Body::TopK(t) => topk::emit(entry, t),
+    });
+    Abi::of(spec).info(spec, work.items, work.scratch, THREADS)
+}
+
+impl Target for Nvptx {
+    fn name(&self) -> &str {
+        self.level.name
+    }
+
+    fn emit(&self, kernels: &[Verified<KernelSpec>]) -> Result<TargetCode, TargetError> {
+        let (infos, code) = self.compile(kernels, Stage::Assembly).map_err(|m| self.llvm(m))?;
+        Ok(TargetCode { target: self.level.name.into(), features: Vec::new(), kernels: infos, code })
+    }
+
+    fn text(&self, kernels: &[Verified<KernelSpec>], form: Text) -> Result<String, TargetError> {
+        let stage = match form {
+            Text::Llvm => Stage::Llvm,
+            Text::Assembly => Stage::Assembly,
+        };
+        let (_, bytes) = self.compile(kernels, stage).map_err(|m| self.llvm(m))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests;

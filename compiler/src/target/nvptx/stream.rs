@@ -1,0 +1,317 @@
+//! The stream family: a block of threads for every point of the parallel axes.
+//!
+//! The innermost folded axis is cut into blocks of one index per thread, at multiples of the number of threads. Each
+//! thread computes the inner products of its own index; a state without axes is folded over the threads in a fixed
+//! tree, a state with axes by threads that own its elements and visit the block's indices in order.
+
+use super::abi::Entry;
+use super::stores::{points, store_points};
+use super::tuning::{KEPT_FACTOR, THREADS};
+use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, ResultRef, State, Stream};
+use crate::llvm::{Cmp, Emitter, Lane, Precision, Results, Scope, Ty, Val};
+use crate::target::points::bind_point;
+use llmc_artifact::{Dim, ReduceOp, Type, Value};
+
+/// A state's values in shared memory, row-major over its own axes.
+struct Slots<'c> {
+    array: Val<'c>,
+    /// The values before the current block, where a repair asks for them.
+    old: Option<Val<'c>>,
+    ty: Ty,
+    count: u64,
+}
+
+/// A stream being emitted.
+struct Fold<'s, 'e, 'c> {
+    entry: &'s Entry<'e, 'c>,
+    stream: &'s Stream,
+    inner: AxisRef,
+    dots: Vec<Val<'c>>,
+    kept: Vec<Option<Val<'c>>>,
+    states: Vec<Slots<'c>>,
+    /// One value per thread.
+    spare: Val<'c>,
+    /// For each state with axes, the parts of its body that do not vary along them.
+    parts: Vec<Vec<(ExprRef, Val<'c>, Ty)>>,
+}
+
+/// A block of the innermost folded axis.
+struct Block<'f, 's, 'e, 'c> {
+    fold: &'f Fold<'s, 'e, 'c>,
+    base: Val<'c>,
+    /// Indices that count.
+    valid: (Val<'c>, Val<'c>),
+}
+
+fn kept_as(ty: Type) -> Ty {
+    match ty {
+        Type::Real => Ty::F32,
+        Type::Int => Ty::I64,
+        Type::Bool => Ty::I8,
+    }
+}
+
+fn combine<'c>(e: &Emitter<'c>, op: ReduceOp, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    match op {
+        ReduceOp::Sum => e.add(a, b),
+        ReduceOp::Max => e.max(a, b),
+        ReduceOp::Min => e.min(a, b),
+        ReduceOp::Any => e.or(a, b),
+        ReduceOp::All => e.and(a, b),
+    }
+}
+
+/// The value as it is kept: truth values widened to a byte.
+fn keep<'c>(scope: &Scope<'_, 'c>, ty: Type, expr: ExprRef) -> Val<'c> {
+    let e = scope.emitter();
+    match ty {
+        Type::Real => scope.real(expr).value,
+        Type::Int => scope.value(expr, Precision::Single).value,
+        Type::Bool => e.zext(scope.value(expr, Precision::Single).value, Ty::I8),
+    }
+}
+
+fn constant<'c>(e: &Emitter<'c>, ty: Ty, value: Value) -> Val<'c> {
+    let zero = e.zero(ty, 1);
+    match value {
+        Value::Real(x) => e.like(zero, x),
+        Value::Int(n) => e.like_int(zero, n),
+        Value::Bool(b) => e.like_int(zero, b as i64),
+    }
+}
+
+/// A block of threads is one point of the parallel axes.
+pub fn emit(entry: &Entry, stream: &Stream) -> Vec<Dim> {
+    let (e, scope) = (entry.emitter, entry.scope());
+    let fold = Fold::new(entry, stream, &scope);
+    let items: Vec<Dim> =
+        stream.parallel.iter().map(|a| entry.spec.dim(*a).expect("emission: a stream parallel over keys")).collect();
+    let index = entry.item_index(&scope, &items);
+    let at = stream.parallel.iter().zip(&index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
+    fold.start(&at);
+    e.barrier();
+    fold.nest(&at, &stream.over);
+    let zero = e.int(0);
+    let results = Block { fold: &fold, base: zero, valid: (zero, zero) };
+    let count = points(entry.spec, &stream.finish_axes).expect("emission: a finish over an unknown length");
+    store_points(entry, &at.with_results(&results), &stream.finish_axes, (zero, e.int(count as i64)), &stream.finish);
+    items
+}
+
+impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
+    fn new(entry: &'s Entry<'e, 'c>, stream: &'s Stream, scope: &Scope<'_, 'c>) -> Fold<'s, 'e, 'c> {
+        let spec = entry.spec;
+        let inner = *stream.over.last().expect("emission: a stream folds over an axis");
+        let threads = THREADS as u64;
+        let ty = |e: ExprRef| kept_as(spec.exprs.0[e.0 as usize].1);
+        let dots = stream.dots.iter().map(|_| entry.shared(Ty::F32, threads)).collect();
+        let kept = stream.dots.iter().map(|d| {
+            let size = points(spec, &d.reduce).filter(|n| *n <= KEPT_FACTOR);
+            size.map(|n| entry.shared(Ty::F32, n.max(1)))
+        });
+        let repairs: Vec<ExprRef> = stream.states.iter().filter_map(|s| s.repair).collect();
+        let olds = spec.exprs.reachable(&repairs);
+        let is_old = |r: u16| olds.iter().any(|x| matches!(spec.exprs[*x], Expr::Old(o) if o.0 == r));
+        let states = stream.states.iter().enumerate().map(|(i, s)| {
+            let count = points(spec, &s.axes).expect("emission: a state over an axis of unknown length").max(1);
+            let old = is_old((stream.dots.len() + i) as u16).then(|| entry.shared(ty(s.body), count));
+            Slots { array: entry.shared(ty(s.body), count), old, ty: ty(s.body), count }
+        });
+        let parts = stream.states.iter().map(|s| {
+            let own = |x: ExprRef| s.axes.iter().any(|a| scope.depends_on(x, *a));
+            let leaf = |x: ExprRef| matches!(spec.exprs[x], Expr::Axis(_) | Expr::Const(_));
+            let wanted = |x| !leaf(x) && !own(x) && (scope.depends_on(x, inner) || scope.reads_result(x));
+            let found = if s.axes.is_empty() { Vec::new() } else { scope.largest_parts(s.body, wanted) };
+            found.into_iter().map(|x| (x, entry.shared(ty(x), threads), ty(x))).collect()
+        });
+        let (kept, states, parts) = (kept.collect(), states.collect(), parts.collect());
+        Fold { entry, stream, inner, dots, kept, states, spare: entry.shared(Ty::I64, threads), parts }
+    }
+
+    /// States at their initial values, left factors computed.
+    fn start(&self, at: &Scope<'_, 'c>) {
+        let e = self.entry.emitter;
+        for (slots, state) in self.states.iter().zip(&self.stream.states) {
+            let init = constant(e, slots.ty, state.init);
+            self.entry.for_each(e.int(slots.count as i64), |i| e.store(e.element(slots.array, slots.ty, i), init));
+        }
+        for (dot, kept) in self.stream.dots.iter().zip(&self.kept) {
+            if let Some(array) = kept {
+                let count = points(self.entry.spec, &dot.reduce).expect("kept factors are constant");
+                self.entry.for_each(e.int(count as i64), |i| {
+                    let left = bind_point(at, &dot.reduce, i).real(dot.left).value;
+                    e.store(e.element(*array, Ty::F32, i), left);
+                });
+            }
+        }
+    }
+
+    fn range(&self, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'c>, Val<'c>) {
+        let e = self.entry.emitter;
+        match self.entry.spec.axes[axis.0 as usize].extent {
+            KernelExtent::Keys { seq, of, causal, window } => {
+                let next = || e.add(at.position(of).value, e.int(1));
+                let end = if causal { next() } else { at.length(seq, of).value };
+                (window.map_or(e.int(0), |w| e.max(e.sub(next(), e.int(w as i64)), e.int(0))), end)
+            }
+            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) => {
+                (e.int(0), at.dim(self.entry.spec.dim(axis).expect("not keys")))
+            }
+        }
+    }
+
+    fn nest(&self, at: &Scope<'_, 'c>, over: &[AxisRef]) {
+        let (e, threads) = (self.entry.emitter, THREADS as i64);
+        let (axis, rest) = over.split_first().expect("emission: a stream folds over an axis");
+        let (begin, end) = self.range(at, *axis);
+        if !rest.is_empty() {
+            return e.repeat(begin, end, 1, |i| self.nest(&at.bind(*axis, Lane::uniform(i)), rest));
+        }
+        e.repeat(e.and(begin, e.int(-threads)), end, threads, |base| {
+            let last = e.min(e.add(base, e.int(threads)), end);
+            Block { fold: self, base, valid: (e.max(base, begin), last) }.fold_in(at);
+        });
+    }
+
+    fn slot(&self, scope: &Scope<'_, 'c>, axes: &[AxisRef], moved: &[(AxisRef, Lane<'c>)]) -> Lane<'c> {
+        let (e, w) = (self.entry.emitter, scope.width());
+        axes.iter().fold(Lane::uniform(e.int(0)), |at, axis| {
+            let length = scope.dim(self.entry.spec.dim(*axis).expect("emission: a state over keys"));
+            let there = moved.iter().find(|(a, _)| a == axis).map_or_else(|| scope.axis(*axis), |(_, i)| *i);
+            e.lane_add(e.lane_mul(at, Lane::uniform(length), w), there, w)
+        })
+    }
+
+    fn read(&self, scope: &Scope<'_, 'c>, array: Val<'c>, ty: Ty, at: Lane<'c>) -> Lane<'c> {
+        let (e, w) = (self.entry.emitter, scope.width());
+        let raw = e.load_elements(array, ty, at, w);
+        if ty == Ty::I8 { e.lanewise(&[raw], w, |v| e.compare(Cmp::Ne, v[0], e.like_int(v[0], 0))) } else { raw }
+    }
+}
+
+impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
+    /// Dots at every thread's index, then the states one after another. Threads meet after each.
+    fn fold_in(&self, at: &Scope<'_, 'c>) {
+        let (fold, e) = (self.fold, at.emitter());
+        for (i, dot) in fold.stream.dots.iter().enumerate() {
+            e.when(self.counts(e), || {
+                let sum = self.dot(&self.mine(at), &dot.reduce, i, dot, e.f32(0.0));
+                e.store(e.element(fold.dots[i], Ty::F32, fold.entry.thread), sum);
+            });
+        }
+        e.barrier();
+        for (i, state) in fold.stream.states.iter().enumerate() {
+            let slots = &fold.states[i];
+            if let Some(old) = slots.old {
+                fold.entry.for_each(e.int(slots.count as i64), |n| {
+                    e.store(e.element(old, slots.ty, n), e.load(slots.ty, 1, e.element(slots.array, slots.ty, n)));
+                });
+                e.barrier();
+            }
+            let scope = at.with_results(self);
+            if state.axes.is_empty() {
+                self.scalar_state(&scope, i, state)
+            } else {
+                self.array_state(&scope, i, state)
+            }
+            e.barrier();
+        }
+    }
+
+    /// Whether this thread's index counts.
+    fn counts(&self, e: &Emitter<'c>) -> Val<'c> {
+        let key = e.add(self.base, self.fold.entry.thread);
+        e.and(e.compare(Cmp::Ge, key, self.valid.0), e.compare(Cmp::Lt, key, self.valid.1))
+    }
+
+    /// The scope at this thread's index.
+    fn mine<'x>(&self, at: &Scope<'x, 'c>) -> Scope<'x, 'c> {
+        let key = at.emitter().add(self.base, self.fold.entry.thread);
+        at.bind(self.fold.inner, Lane::uniform(key))
+    }
+
+    fn dot(&self, at: &Scope<'_, 'c>, reduce: &[AxisRef], i: usize, dot: &Dot, sum: Val<'c>) -> Val<'c> {
+        let (e, fold) = (at.emitter(), self.fold);
+        let Some((axis, rest)) = reduce.split_first() else {
+            let left = match fold.kept[i] {
+                Some(array) => e.load_elements(array, Ty::F32, fold.slot(at, &dot.reduce, &[]), 1).value,
+                None => at.real(dot.left).value,
+            };
+            return e.fma(left, at.real(dot.right).value, sum);
+        };
+        let length = at.dim(at.spec().dim(*axis).expect("emission: a dot over keys"));
+        at.hoist(&[dot.right], reduce);
+        let all = e.for_each(e.int(0), length, 1, &[sum], |k, sum| {
+            vec![self.dot(&at.bind(*axis, Lane::uniform(k)), rest, i, dot, sum[0])]
+        });
+        all[0]
+    }
+
+    fn scalar_state(&self, scope: &Scope<'_, 'c>, i: usize, state: &State) {
+        let (e, fold) = (scope.emitter(), self.fold);
+        let (slots, ty) = (&fold.states[i], scope.spec().exprs.0[state.body.0 as usize].1);
+        let identity = constant(e, slots.ty, state.op.identity(ty));
+        let value = e.either(self.counts(e), || keep(&self.mine(scope), ty, state.body), || identity);
+        let block = fold.entry.fold_threads(fold.spare, value, |a, b| combine(e, state.op, a, b));
+        let mut running = e.load(slots.ty, 1, slots.array);
+        if let Some(repair) = state.repair {
+            running = e.mul(running, scope.real(repair).value);
+        }
+        let next = combine(e, state.op, running, block);
+        // Everyone has read the running value, and the states that its repair reads, before one replaces it.
+        e.barrier();
+        e.when(e.compare(Cmp::Eq, fold.entry.thread, e.int(0)), || e.store(slots.array, next));
+    }
+
+    fn array_state(&self, scope: &Scope<'_, 'c>, i: usize, state: &State) {
+        let (e, fold) = (scope.emitter(), self.fold);
+        let (slots, ty) = (&fold.states[i], scope.spec().exprs.0[state.body.0 as usize].1);
+        let parts = &fold.parts[i];
+        e.when(self.counts(e), || {
+            let mine = self.mine(scope);
+            for (expr, array, kept) in parts {
+                let value = keep(&mine, mine.spec().exprs.0[expr.0 as usize].1, *expr);
+                e.store(e.element(*array, *kept, fold.entry.thread), value);
+            }
+        });
+        e.barrier();
+        fold.entry.for_each(e.int(slots.count as i64), |n| {
+            let at = bind_point(scope, &state.axes, n);
+            let place = e.element(slots.array, slots.ty, n);
+            let mut running = e.load(slots.ty, 1, place);
+            if let Some(repair) = state.repair {
+                running = e.mul(running, at.real(repair).value);
+            }
+            let folded = e.for_each(self.valid.0, self.valid.1, 1, &[running], |key, running| {
+                let one = at.bind(fold.inner, Lane::uniform(key));
+                let lane = Lane::uniform(e.sub(key, self.base));
+                for (expr, array, kept) in parts {
+                    one.assume(*expr, fold.read(&one, *array, *kept, lane));
+                }
+                vec![combine(e, state.op, running[0], keep(&one, ty, state.body))]
+            });
+            e.store(place, folded[0]);
+        });
+    }
+}
+
+impl<'c> Results<'c> for Block<'_, '_, '_, 'c> {
+    fn result(&self, scope: &Scope<'_, 'c>, result: ResultRef, moved: &[(AxisRef, Lane<'c>)]) -> Lane<'c> {
+        let (fold, r) = (self.fold, result.0 as usize);
+        let Some(state) = r.checked_sub(fold.dots.len()) else {
+            let e = fold.entry.emitter;
+            let at = e.lane_sub(scope.axis(fold.inner), Lane::uniform(self.base), scope.width());
+            return e.load_elements(fold.dots[r], Ty::F32, at, scope.width());
+        };
+        let slots = &fold.states[state];
+        fold.read(scope, slots.array, slots.ty, fold.slot(scope, &fold.stream.states[state].axes, moved))
+    }
+
+    fn old(&self, scope: &Scope<'_, 'c>, result: ResultRef) -> Lane<'c> {
+        let fold = self.fold;
+        let state = result.0 as usize - fold.dots.len();
+        let slots = &fold.states[state];
+        let array = slots.old.expect("emission: every old value that is read was foreseen");
+        fold.read(scope, array, slots.ty, fold.slot(scope, &fold.stream.states[state].axes, &[]))
+    }
+}

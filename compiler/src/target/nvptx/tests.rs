@@ -1,0 +1,87 @@
+//! Every family's PTX is accepted by NVIDIA's assembler.
+
+use super::*;
+use crate::kernel::sample::projections;
+use crate::target::cpu::tests::{Attention, PLAIN, attention, rope, statistics, unary};
+use llmc_artifact::{Format, ScalarOp};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// NVIDIA's assembler: `$PTXAS`, on the path, or where the tests' set-up puts it.
+fn ptxas() -> Option<PathBuf> {
+    let named = std::env::var_os("PTXAS").map(PathBuf::from);
+    let cached = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/llmc/cuda/nvidia/cu13/bin/ptxas"));
+    let on_path = Some(PathBuf::from("ptxas"));
+    let runs = |p: &PathBuf| Command::new(p).arg("--version").output().is_ok_and(|o| o.status.success());
+    [named, on_path, cached].into_iter().flatten().find(runs)
+}
+
+/// Compiles kernels for every level and lets the assembler judge.
+fn assemble(kernels: &[Verified<KernelSpec>]) {
+    let Some(ptxas) = ptxas() else {
+        eprintln!("skipped: ptxas is not installed; set PTXAS to its path");
+        return;
+    };
+    for level in LEVELS {
+        let target = Nvptx::new(level.name).expect("a level");
+        let code = target.emit(kernels).unwrap_or_else(|e| panic!("{e}"));
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(&code.code).expect("room for a kernel");
+        let mut command = Command::new(&ptxas);
+        command.arg(format!("-arch={}", level.name)).arg(file.path()).args(["-o", "/dev/null"]);
+        let out = command.output().expect("ptxas runs");
+        let text = String::from_utf8_lossy(&code.code);
+        assert!(out.status.success(), "{}\n{text}", String::from_utf8_lossy(&out.stderr));
+        for k in &code.kernels {
+            assert!(text.contains(&format!(".entry {}(", k.symbol)), "no kernel `{}`", k.symbol);
+        }
+    }
+}
+
+fn named(spec: Verified<KernelSpec>, name: String) -> Verified<KernelSpec> {
+    let spec = KernelSpec { name, ..spec.into_inner() };
+    crate::kernel::verify::verify(spec).expect("a name changes nothing")
+}
+
+#[test]
+fn every_function_assembles() {
+    let real = |op: &&ScalarOp| op.arity() == 1 && matches!(op.signature(), llmc_artifact::scalar::Signature::Real);
+    let all = ScalarOp::ALL.iter().filter(real).map(|op| named(unary(*op, 77).0, format!("f_{op:?}")));
+    assemble(&all.collect::<Vec<_>>());
+}
+
+#[test]
+fn maps_and_streams_assemble() {
+    let cases = [
+        PLAIN,
+        Attention { size: 33, keys_inside: false, ..PLAIN },
+        Attention { format: Format::F16, window: Some(20), ..PLAIN },
+        Attention { format: Format::BF16, causal: false, ..PLAIN },
+        Attention { picked: true, out: Format::Act8, ..PLAIN },
+    ];
+    let attentions = cases.into_iter().enumerate().map(|(i, c)| named(attention(c), format!("attention{i}")));
+    let statistics = [false, true].into_iter().map(|r| named(statistics(5, 33, r), format!("statistics_{r}")));
+    assemble(&attentions.chain(statistics).chain([rope(64)]).collect::<Vec<_>>());
+}
+
+#[test]
+fn contractions_of_every_format_assemble() {
+    let plain = [Format::F32, Format::F16, Format::BF16].map(|f| (f, Format::F32));
+    let blocks = [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0];
+    let blocks = blocks.into_iter().flat_map(|f| [(f, Format::F32), (f, Format::Act8)]);
+    let all = plain.into_iter().chain(blocks).map(|(weight, input)| {
+        let spec = projections(weight, input, 24, 96).spec;
+        let spec = crate::kernel::verify::verify(spec).expect("a spec");
+        named(spec, format!("projections_{weight}_{input}"))
+    });
+    assemble(&all.collect::<Vec<_>>());
+}
+
+#[test]
+fn searches_and_embeddings_assemble() {
+    assemble(&[
+        crate::target::cpu::tests::search(1500, 5),
+        crate::target::cpu::tests::embedding(Format::Q5_1, 96, false),
+    ]);
+}
