@@ -57,6 +57,7 @@ impl PagePool {
     }
 
     /// Pages that somebody holds.
+    #[cfg(test)]
     pub fn held(&self) -> usize {
         let counts = self.counts();
         counts.holders.len() - counts.free.len()

@@ -1,9 +1,9 @@
 //! The one place where a file's bytes become memory.
 
 use crate::error::FileError;
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// The bytes of a file, or bytes that never were one (tests).
@@ -26,6 +26,15 @@ impl Bytes {
         let map = unsafe { Mmap::map(&file) }.map_err(|e| FileError::io(path, &e))?;
         Ok(Bytes::Mapped(map))
     }
+
+    /// Says that a range has been used and need not stay in memory; reading it again reads the file again.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        if let Bytes::Mapped(map) = self {
+            // SAFETY: the map is of a file and read-only, so a page that is dropped comes back with the same bytes.
+            // A refusal only means that the pages stay.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+    }
 }
 
 impl Deref for Bytes {
@@ -36,5 +45,23 @@ impl Deref for Bytes {
             Bytes::Mapped(m) => m,
             Bytes::Owned(v) => v,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn released_bytes_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let bytes = Bytes::map(&path).unwrap();
+        assert_eq!(bytes[..], content);
+        bytes.release(1..99_999);
+        bytes.release(50_000..50_000);
+        assert_eq!(bytes[..], content);
     }
 }

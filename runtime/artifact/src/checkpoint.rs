@@ -76,4 +76,7 @@ pub trait Checkpoint {
 pub trait TensorData: Send + Sync {
     /// The stored bytes of a tensor, exactly as many as its shape and format say; `None` for an unknown name.
     fn tensor_bytes(&self, name: &str) -> Option<&[u8]>;
+
+    /// Says that a tensor's bytes have been used and need not stay in memory; they can still be asked for.
+    fn release(&self, _name: &str) {}
 }

@@ -236,6 +236,7 @@ impl Artifact {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let mut pack = |_: usize, weight: &PackedWeight, sink: &mut dyn Write| {
             let bytes = packed(weight, data, threads).map_err(|e| format!("weight `{}`: {e}", weight.name))?;
+            weight.recipe.tensors.iter().flat_map(|t| &t.names).for_each(|name| data.release(name));
             Ok(sink.write_all(&bytes)?)
         };
         self.write(path, Some(&mut pack))

@@ -69,6 +69,8 @@ fn load_weights(
 fn pack(weight: &PackedWeight, data: &dyn TensorData, threads: usize) -> Result<HostBytes, RunError> {
     let mut bytes = HostBytes::zeroed(weight.bytes())?;
     pack_into(weight, data, threads, &mut bytes).map_err(|e| refused(weight, &e))?;
+    // Otherwise all weights would be in memory twice in the end.
+    weight.recipe.tensors.iter().flat_map(|t| &t.names).for_each(|name| data.release(name));
     Ok(bytes)
 }
 

@@ -248,6 +248,12 @@ impl TensorData for GgufFile {
     fn tensor_bytes(&self, name: &str) -> Option<&[u8]> {
         self.tensors.get(name).map(|t| &self.bytes[t.range.clone()])
     }
+
+    fn release(&self, name: &str) {
+        if let Some(t) = self.tensors.get(name) {
+            self.bytes.release(t.range.clone());
+        }
+    }
 }
 
 impl CheckpointFile for GgufFile {

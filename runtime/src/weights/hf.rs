@@ -190,6 +190,12 @@ impl TensorData for HfFolder {
     fn tensor_bytes(&self, name: &str) -> Option<&[u8]> {
         self.tensors.get(name).map(|t| &self.shards[t.shard][t.range.clone()])
     }
+
+    fn release(&self, name: &str) {
+        if let Some(t) = self.tensors.get(name) {
+            self.shards[t.shard].release(t.range.clone());
+        }
+    }
 }
 
 impl CheckpointFile for HfFolder {
