@@ -3,6 +3,7 @@
 
 pub mod alpha;
 pub mod causality;
+pub mod egraph;
 #[cfg(test)]
 mod fixture;
 pub mod kernel;

@@ -125,14 +125,16 @@ impl Terms {
 
     /// The product of real factors.
     pub fn product(&mut self, factors: &[TermId]) -> TermId {
-        let flat = self.flatten(factors, |t| match t {
+        let flat = self.flatten(factors, |t, x| match t.term(x) {
             Term::Sum(bound, xs) if bound.is_empty() => Some(xs),
             _ => None,
         });
         let (c, mut rest) = self.fold(&flat, 1.0, |a, b| a * b);
         self.group_reads(&mut rest, Terms::product, |xs| Term::Sum(Axes::none(), xs));
         let product = match (c, rest.as_slice()) {
-            (-1.0, [only]) if matches!(self.term(*only), Term::Plus(_)) => return self.negated_sum(*only),
+            (-1.0, [only]) if matches!(self.term(*only), Term::Plus(_)) && self.info(*only).bound.is_empty() => {
+                return self.negated_sum(*only);
+            }
             (1.0, [only]) => *only,
             (c, []) => self.real(c),
             (c, _) => {
@@ -149,8 +151,8 @@ impl Terms {
 
     /// The sum of real terms.
     pub fn plus(&mut self, terms: &[TermId]) -> TermId {
-        let flat = self.flatten(terms, |t| match t {
-            Term::Plus(xs) => Some(xs),
+        let flat = self.flatten(terms, |t, x| match t.term(x) {
+            Term::Plus(xs) if t.info(x).bound.is_empty() => Some(xs),
             _ => None,
         });
         let (c, mut rest) = self.fold(&flat, 0.0, |a, b| a + b);
@@ -197,11 +199,11 @@ impl Terms {
     }
 
     /// Operands of the same operation spliced in, one level deep: theirs are flat already. Ints become reals.
-    fn flatten(&mut self, xs: &[TermId], nested: fn(&Term) -> Option<&Vec<TermId>>) -> Vec<TermId> {
+    fn flatten(&mut self, xs: &[TermId], nested: fn(&Terms, TermId) -> Option<&Vec<TermId>>) -> Vec<TermId> {
         let mut flat = Vec::new();
         for x in xs {
             let x = self.to_real(*x);
-            match nested(self.term(x)) {
+            match nested(self, x) {
                 Some(ys) if flat.len() + ys.len() + xs.len() <= WIDEST => flat.extend_from_slice(ys),
                 _ => flat.push(x),
             }
@@ -397,31 +399,47 @@ impl Terms {
             };
         }
         let whole = factors.clone();
-        let (mut inside, mut outside): (Vec<_>, Vec<_>) =
-            factors.into_iter().partition(|f| !self.free(*f).intersect(&axes).is_empty());
-        let hoisted = !outside.is_empty() && !inside.is_empty();
-        let used = inside.iter().fold(Axes::none(), |a, f| a.union(self.free(*f)));
+        let mut outside = Vec::new();
+        let used = factors.iter().fold(Axes::none(), |a, f| a.union(self.free(*f)));
         for unused in axes.minus(&used).iter() {
             outside.push(self.length(unused));
         }
         let mut bound = axes.intersect(&used);
-        if let Some(done) = self.one_hot(&bound, &inside) {
+        if let Some(done) = self.one_hot(&bound, &factors) {
             outside.push(done);
             return self.sum_done(&axes, whole, outside, None);
         }
-        let merged = self.merge(&mut bound, &mut inside);
-        if !bound.is_empty() {
+        let merged = self.merge(&mut bound, &mut factors);
+        let (left, inside): (Vec<_>, Vec<_>) = factors.iter().copied().partition(|f| self.leaves(*f, &bound, &factors));
+        let law = match (merged, left.is_empty(), outside.is_empty()) {
+            (true, ..) => Some(Law::Merge),
+            (_, _, false) => Some(Law::Length),
+            (_, false, _) => Some(Law::Hoist),
+            _ => None,
+        };
+        outside.extend(left);
+        if !inside.is_empty() {
+            let mut inside = inside;
             self.group_reads(&mut inside, Terms::product, |xs| Term::Sum(Axes::none(), xs));
             let sum = self.bind(&bound, inside);
             outside.push(sum);
         }
-        let law = match (merged, hoisted, used.len()) {
-            (true, ..) => Some(Law::Merge),
-            (_, true, _) => Some(Law::Hoist),
-            _ if outside.len() > 1 => Some(Law::Length),
-            _ => None,
-        };
         self.sum_done(&axes, whole, outside, law)
+    }
+
+    /// Whether a factor leaves a sum over `bound`. It does not where it scales another reduction among the factors: a
+    /// norm's scale stays with the projection it scales, so that no product of two unscaled ones is ever stored.
+    fn leaves(&self, factor: TermId, bound: &Axes, factors: &[TermId]) -> bool {
+        if !self.free(factor).intersect(bound).is_empty() {
+            return false;
+        }
+        let scaled = |f: &TermId| {
+            *f != factor
+                && matches!(self.term(*f), Term::Sum(..))
+                && !self.free(*f).intersect(bound).is_empty()
+                && self.free(factor).is_subset(self.free(*f))
+        };
+        bound.is_empty() || self.free(factor).is_empty() || !factors.iter().any(scaled)
     }
 
     fn sum_done(&mut self, axes: &Axes, whole: Vec<TermId>, outside: Vec<TermId>, law: Option<Law>) -> TermId {
@@ -504,7 +522,7 @@ impl Terms {
         None
     }
 
-    /// Splices factors that are sums themselves, their axes renamed where they would meet others.
+    /// Splices factors that are sums themselves, where their axes do not meet others.
     fn merge(&mut self, bound: &mut Axes, factors: &mut Vec<TermId>) -> bool {
         let (mut merged, mut n) = (false, 0);
         while n < factors.len() {
@@ -512,41 +530,19 @@ impl Terms {
                 n += 1;
                 continue;
             };
-            if inner.is_empty() || factors.len() + xs.len() > WIDEST || self.info(xs[0]).ty != Type::Real {
+            let meets = |x: &TermId| !self.free(*x).intersect(&inner).is_empty();
+            let others = factors.iter().enumerate().any(|(k, x)| k != n && meets(x));
+            let touches = !self.free(factors[n]).intersect(bound).is_empty();
+            let small = factors.len() + xs.len() <= WIDEST && self.info(xs[0]).ty == Type::Real;
+            if inner.is_empty() || others || !touches || !small || !bound.intersect(&inner).is_empty() {
                 n += 1;
                 continue;
             }
-            factors.remove(n);
-            let (inner, xs) = self.apart(&inner, xs, bound, factors);
+            factors.splice(n..=n, xs);
             *bound = bound.union(&inner);
-            factors.splice(n..n, xs);
             merged = true;
         }
         merged
-    }
-
-    /// `S[inner](xs)` with its axes renamed so that none is bound by `bound` or occurs in `others`.
-    fn apart(&mut self, inner: &Axes, xs: Vec<TermId>, bound: &Axes, others: &[TermId]) -> (Axes, Vec<TermId>) {
-        let (mut axes, mut xs) = (Vec::new(), xs);
-        for a in inner.iter() {
-            let taken = |t: &Terms, b: AxisId| {
-                bound.contains(b) || others.iter().any(|f| t.free(*f).contains(b) || t.info(*f).bound.contains(b))
-            };
-            if !taken(self, a) {
-                axes.push(a);
-                continue;
-            }
-            let stem = self.stem(a);
-            let mut level = self.level(stem, &xs);
-            let mut to = self.binder(stem, level);
-            while taken(self, to) || inner.contains(to) || axes.contains(&to) {
-                level += 1;
-                to = self.binder(stem, level);
-            }
-            xs = xs.iter().map(|x| self.rename(*x, a, to)).collect();
-            axes.push(to);
-        }
-        (axes.into_iter().collect(), xs)
     }
 
     /// `S[bound](factors)` under canonical names.
@@ -560,23 +556,21 @@ impl Terms {
         })
     }
 
-    /// The axes of a reduction renamed to the lowest level that its body leaves.
+    /// The axes of a reduction renamed to the lowest levels above what the operands that have them bind.
     fn canonical_binders(&mut self, bound: &Axes, xs: Vec<TermId>) -> (Axes, Vec<TermId>) {
-        let mut wanted: Vec<(AxisId, AxisId)> = Vec::new();
+        let free = xs.iter().fold(Axes::none(), |a, x| a.union(self.free(*x))).minus(bound);
         let mut order: Vec<_> =
             bound.iter().map(|a| (self.stem(a), self.binders.get(&a).map_or(0, |b| b.1), a)).collect();
         order.sort_unstable();
-        let closed = |t: &Terms, stem: AxisId| {
-            let named = |axes: &Axes| {
-                let of = |a: &AxisId| t.binders.get(a).filter(|b| b.0 == stem && !bound.contains(*a)).map(|b| b.1);
-                axes.iter().filter_map(|a| of(&a)).max().unwrap_or(0)
-            };
-            xs.iter().map(|x| named(&t.info(*x).bound).max(named(t.free(*x)))).max().unwrap_or(0)
-        };
+        let mut wanted: Vec<(AxisId, AxisId)> = Vec::new();
         for (stem, _, a) in order {
-            let above = wanted.iter().filter(|(b, _)| self.stem(*b) == stem).count() as u32;
-            let level = closed(self, stem) + 1 + above;
-            wanted.push((a, self.binder(stem, level)));
+            let mut level = self.level(a, &xs);
+            let mut to = self.binder(stem, level);
+            while free.contains(to) || wanted.iter().any(|(_, b)| *b == to) {
+                level += 1;
+                to = self.binder(stem, level);
+            }
+            wanted.push((a, to));
         }
         let to: Axes = wanted.iter().map(|(_, b)| *b).collect();
         let at: Vec<_> = wanted.iter().map(|(a, b)| (*a, self.add(Term::Iota(*b)))).collect();
@@ -588,16 +582,16 @@ impl Terms {
         self.binders.get(&a).map_or(a, |(stem, _)| *stem)
     }
 
-    /// The lowest level of a binder of `stem` that none of `xs` mentions.
-    fn level(&self, stem: AxisId, xs: &[TermId]) -> u32 {
-        let named = |axes: &Axes| {
-            axes.iter().filter_map(|a| self.binders.get(&a).filter(|b| b.0 == stem).map(|b| b.1)).max().unwrap_or(0)
-        };
-        1 + xs.iter().map(|x| named(&self.info(*x).bound).max(named(self.free(*x)))).max().unwrap_or(0)
+    /// The lowest level above every binder of the same stem in those of `xs` that have `a`.
+    fn level(&self, a: AxisId, xs: &[TermId]) -> u32 {
+        let stem = self.stem(a);
+        let of = |b: AxisId| self.binders.get(&b).filter(|(s, _)| *s == stem).map_or(0, |(_, level)| *level);
+        let within = xs.iter().filter(|x| self.free(**x).contains(a)).flat_map(|x| self.info(*x).bound.iter());
+        1 + within.map(of).max().unwrap_or(0)
     }
 
     /// The axis that a reduction over `stem` binds at this level.
-    fn binder(&mut self, stem: AxisId, level: u32) -> AxisId {
+    pub(crate) fn binder(&mut self, stem: AxisId, level: u32) -> AxisId {
         if let Some((a, _)) = self.binders.iter().find(|(_, b)| **b == (stem, level)) {
             return *a;
         }
@@ -626,10 +620,10 @@ impl Terms {
         if let Term::Reduce(same, inner, y) = self.term(body).clone()
             && same == op
             && !bound.is_empty()
+            && bound.intersect(&inner).is_empty()
         {
-            let (inner, ys) = self.apart(&inner, vec![y], &bound, &[]);
             bound = bound.union(&inner);
-            body = ys[0];
+            body = y;
             law = Some(Law::Merge);
         }
         let result = if bound.is_empty() {

@@ -147,6 +147,11 @@ impl Terms {
         terms
     }
 
+    /// An arena over the same axes, params and weights, without terms.
+    pub fn emptied(&self) -> Terms {
+        Terms { arena: IndexMap::new(), trace: Trace::default(), ..self.clone() }
+    }
+
     /// Adds a term, or finds the equal one. Keeps the arena's canonical order but rewrites nothing: the
     /// constructors that normalise are in `build.rs`.
     ///

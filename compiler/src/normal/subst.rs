@@ -95,20 +95,24 @@ impl Terms {
                 let ys = each(self, &xs);
                 (self.product(&ys), Law::Push)
             }
-            Term::Sum(bound, xs) => match self.renames(at, &bound) {
-                true => {
-                    let ys = each(self, &xs);
-                    (self.sum(&bound, &ys), Law::Rename)
+            Term::Sum(bound, _) | Term::Reduce(_, bound, _) => {
+                let (inner, outer) = self.under(at, &bound);
+                if inner.is_empty() {
+                    return self.add(Term::Index(x, outer));
                 }
-                false => return self.add(Term::Index(x, at.clone())),
-            },
-            Term::Reduce(op, bound, y) => match self.renames(at, &bound) {
-                true => {
-                    let y = each(self, &[y])[0];
-                    (self.reduce(op, &bound, y), Law::Rename)
-                }
-                false => return self.add(Term::Index(x, at.clone())),
-            },
+                let renamed = match self.term(x).clone() {
+                    Term::Sum(_, xs) => {
+                        let ys: Vec<_> = xs.iter().map(|y| self.substitute(*y, &inner, memo)).collect();
+                        self.sum(&bound, &ys)
+                    }
+                    Term::Reduce(op, _, y) => {
+                        let y = self.substitute(y, &inner, memo);
+                        self.reduce(op, &bound, y)
+                    }
+                    _ => unreachable!("matched above"),
+                };
+                (if outer.is_empty() { renamed } else { self.add(Term::Index(renamed, outer)) }, Law::Rename)
+            }
             Term::TopK(axis, rank, y) => match self.rename_of_search(x, rank, at) {
                 Some(rank_to) => {
                     let y = each(self, &[y])[0];
@@ -121,6 +125,18 @@ impl Terms {
         };
         self.fire(law, |t| t.add(Term::Index(x, at.clone())), result);
         result
+    }
+
+    /// What of `at` goes below a binder of `bound`, and what stays outside. Pure renames go below, unless they would be
+    /// captured there, or be caught by an index that stays outside.
+    fn under(&self, at: &Indices, bound: &Axes) -> (Indices, Indices) {
+        let target = |i: TermId| match self.term(i) {
+            Term::Iota(b) if !bound.contains(*b) => Some(*b),
+            _ => None,
+        };
+        let (inner, outer): (Indices, Indices) = at.iter().partition(|(_, i)| target(*i).is_some());
+        let caught = inner.iter().any(|(_, i)| target(*i).is_some_and(|b| outer.iter().any(|(a, _)| *a == b)));
+        if caught { (Vec::new(), at.clone()) } else { (inner, outer) }
     }
 
     /// Whether every index is an axis's own that no binder in `bound` holds.

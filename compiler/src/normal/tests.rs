@@ -1,33 +1,14 @@
+use super::Term;
 use super::build::{normalise, normalise_traced};
 use super::text::{expression, print};
-use super::to_graph::to_graph;
 use super::verify::verify;
-use super::{Term, TermId, Terms};
 use crate::rules::{Law, Stage};
 use crate::testing::draft::{Draft, N};
-use crate::testing::points::{Points, agree, noise};
-use crate::testing::random::{TOKENS, block};
-use llmc_artifact::{ReduceOp, ScalarOp, Type, Value};
+use crate::testing::points::{agree, naive, values};
+use crate::testing::random::block;
+use llmc_artifact::{ReduceOp, ScalarOp, Type};
 use llmc_frontend::graph::AxisId;
 use proptest::prelude::*;
-
-fn leaves(seed: u64) -> impl Fn(bool, u32, &[i64]) -> Value {
-    let noise = noise(seed);
-    move |weight, n, at| Value::Real(noise(weight, n, at))
-}
-
-fn values(terms: &Terms, ids: &[TermId], seed: u64) -> Vec<Vec<Value>> {
-    let (graph, nodes) = to_graph(terms, ids);
-    let leaves = leaves(seed);
-    let mut points = Points::new(&terms.axes, &graph, TOKENS, &leaves);
-    nodes.into_iter().map(|n| points.all(n)).collect()
-}
-
-fn naive(draft: &Draft, seed: u64) -> Vec<Vec<Value>> {
-    let leaves = leaves(seed);
-    let mut points = Points::new(&draft.axes, &draft.block.graph, TOKENS, &leaves);
-    draft.block.results.iter().map(|(_, n)| points.all(*n)).collect()
-}
 
 /// Normal form computes what the graph computes.
 fn check(draft: &Draft, seed: u64) -> Result<(), String> {

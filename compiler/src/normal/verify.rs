@@ -65,7 +65,7 @@ fn check(terms: &Terms, id: TermId) -> Result<(), String> {
     }
 }
 
-/// Every bound axis is fresh and used, and not bound again inside.
+/// Every bound axis is fresh and used, and not bound again where it is used.
 fn binds(terms: &Terms, bound: &Axes, xs: &[TermId]) -> Result<(), String> {
     for a in bound.iter() {
         let name = &terms.axes[a].name;
@@ -75,7 +75,7 @@ fn binds(terms: &Terms, bound: &Axes, xs: &[TermId]) -> Result<(), String> {
         if !xs.iter().any(|x| terms.free(*x).contains(a)) {
             return Err(format!("{name} is bound and not used"));
         }
-        if xs.iter().any(|x| terms.info(*x).bound.contains(a)) {
+        if xs.iter().any(|x| terms.free(*x).contains(a) && terms.info(*x).bound.contains(a)) {
             return Err(format!("{name} is bound again inside"));
         }
     }

@@ -63,14 +63,14 @@ macro_rules! laws {
 laws! {
     Fold Algebra Normalise "f(1, 2) = 3" if "all operands are literals and the result is a number";
     Unit Algebra Normalise "1 * x = x, 0 + x = x" if "the literal is exactly the unit";
-    Flatten Algebra Normalise "a * (b * c) = a * b * c, and for +" if "the result has at most 64 operands";
+    Flatten Algebra Normalise "a * (b * c) = a * b * c, and for +" if "the result has at most 64 operands, and an inner + holds no reduction: it is a value that others share";
     Difference Algebra Normalise "a - b = a + -1 * b, -1 * (a + b) = -1 * a + -1 * b" if "the operands are real";
     Quotient Algebra Normalise "a / b = a * recip(b)" if "the text does not round the quotient";
     Power Algebra Normalise "x ^ 2 = x * x, x ^ 0.5 = sqrt(x), x ^ -1 = recip(x)" if "the exponent is one of these literals";
     Order Algebra Normalise "a > b = b < a, max(a, b) = max(b, a)" if "the operation is mirrored or commutes";
     Choose Algebra Normalise "where(true, a, b) = a, where(c, a, a) = a" if "the condition or the choice is settled";
-    Hoist Algebra Normalise "S[a](f * g) = f * S[a](g)" if "f has none of the axes a";
-    Merge Algebra Normalise "S[a](f * S[b](g)) = S[a, b](f * g)" if "no axis of b is free in f or in a";
+    Hoist Algebra Normalise "S[a](f * g) = f * S[a](g)" if "f has none of the axes a, and no other reduction in g has all of f's";
+    Merge Algebra Normalise "S[a](f * S[b](g)) = S[a, b](f * g)" if "no axis of b is in f or in a";
     Length Algebra Normalise "S[a](f) = len(a) * f, max[a](f) = f" if "f lacks a";
     Push Index Normalise "(f * g)[a = i] = f[a = i] * g[a = i], for every pointwise operation" if "always";
     Compose Index Normalise "x[a = i][b = j] = x[a = i[b = j], b = j]" if "always";

@@ -1,5 +1,8 @@
 //! A graph's value, one point at a time: what the nodes mean, and nothing else.
 
+use super::draft::Draft;
+use crate::normal::to_graph::to_graph;
+use crate::normal::{TermId, Terms};
 use llmc_artifact::{ReduceOp, Value};
 use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent, Graph, Op};
 use petgraph::graph::NodeIndex;
@@ -7,6 +10,9 @@ use std::collections::HashMap;
 
 /// Values of params and weights, by kind, number and indices along the axes in ascending order.
 pub type Leaves<'a> = &'a dyn Fn(bool, u32, &[i64]) -> Value;
+
+/// Tokens that blocks are evaluated with.
+pub const TOKENS: i64 = 3;
 
 /// A graph with everything it needs to have values.
 pub struct Points<'a> {
@@ -123,6 +129,26 @@ pub fn noise(seed: u64) -> impl Fn(bool, u32, &[i64]) -> f64 {
         h ^= h >> 31;
         (h >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
+}
+
+fn real_leaves(seed: u64) -> impl Fn(bool, u32, &[i64]) -> Value {
+    let noise = noise(seed);
+    move |weight, n, at| Value::Real(noise(weight, n, at))
+}
+
+/// The values of terms over random leaves, with three tokens.
+pub fn values(terms: &Terms, ids: &[TermId], seed: u64) -> Vec<Vec<Value>> {
+    let (graph, nodes) = to_graph(terms, ids);
+    let leaves = real_leaves(seed);
+    let mut points = Points::new(&terms.axes, &graph, TOKENS, &leaves);
+    nodes.into_iter().map(|n| points.all(n)).collect()
+}
+
+/// The values of a draft's results, as it is written, over the same leaves.
+pub fn naive(draft: &Draft, seed: u64) -> Vec<Vec<Value>> {
+    let leaves = real_leaves(seed);
+    let mut points = Points::new(&draft.axes, &draft.block.graph, TOKENS, &leaves);
+    draft.block.results.iter().map(|(_, n)| points.all(*n)).collect()
 }
 
 /// Whether two values agree where the first is a number that floats can hold: `within` of the larger, or of one.

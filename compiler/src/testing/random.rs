@@ -17,9 +17,6 @@ impl Choices {
     }
 }
 
-/// Tokens that random blocks are evaluated with.
-pub const TOKENS: i64 = 3;
-
 /// A random block of about `size` operations, at least half of which use values that other operations made.
 pub fn block(seed: u64, size: usize) -> Draft {
     let mut c = Choices(seed.wrapping_mul(0x9e37_79b9) ^ 0x1234_5678);
@@ -35,6 +32,7 @@ pub fn block(seed: u64, size: usize) -> Draft {
         d.weight("w", &[a, b]),
         d.weight("v", &[b, e]),
         d.weight("g", &[a]),
+        d.weight("u", &[a, e]),
     ];
     for _ in 0..size {
         let fresh = pool.len().saturating_sub(6).max(1);
@@ -61,8 +59,9 @@ fn operation(
     consts: &[AxisId],
 ) -> Option<N> {
     let y = pool[c.below(pool.len())];
-    Some(match c.below(16) {
+    Some(match c.below(19) {
         0..=2 => d.mul(x, y),
+        16..=18 => contraction(d, c, pool, x, consts)?,
         3 => d.add2(x, y),
         4 => d.sub(x, y),
         5 => {
@@ -76,15 +75,11 @@ fn operation(
             d.map(op, &[bounded])
         }
         7 => d.map(c.of(&[ScalarOp::Max, ScalarOp::Min]), &[x, y]),
-        8 | 9 => {
-            let axes = d.free(x);
-            let over = c.of(axes.as_slice().get(..).filter(|a| !a.is_empty())?);
-            d.sum(&[over], x)
-        }
-        10 => {
-            let axes = d.free(x);
-            let over = c.of(Some(axes.as_slice()).filter(|a| !a.is_empty())?);
-            d.reduce(c.of(&[ReduceOp::Max, ReduceOp::Min, ReduceOp::Sum]), &[over], x)
+        8..=10 => {
+            // The language refuses a sum over an axis that is not there; the algebra has them.
+            let axes: Vec<_> = d.free(x).iter().chain(consts.iter().copied()).collect();
+            let over = c.of(&axes);
+            d.reduce(c.of(&[ReduceOp::Sum, ReduceOp::Sum, ReduceOp::Max, ReduceOp::Min]), &[over], x)
         }
         11 => {
             // A token at another, whichever way round.
@@ -122,6 +117,20 @@ fn operation(
             d.mul(c2, power)
         }
     })
+}
+
+/// A sum of products over one or two axes: weights first, as layers have them.
+fn contraction(d: &mut Draft, c: &mut Choices, pool: &[N], x: N, consts: &[AxisId]) -> Option<N> {
+    let mut product = x;
+    for _ in 0..1 + c.below(3) {
+        let factor = if c.below(2) == 0 { pool[3 + c.below(4)] } else { pool[c.below(pool.len())] };
+        product = d.mul(product, factor);
+    }
+    let axes: Vec<_> = d.free(product).iter().filter(|a| consts.contains(a)).collect();
+    let first = c.of(Some(axes.as_slice()).filter(|a| !a.is_empty())?);
+    let second = c.of(&axes);
+    let over = if first == second || c.below(2) == 0 { vec![first] } else { vec![first, second] };
+    Some(d.sum(&over, product))
 }
 
 /// An index into `a` made of the index along `b`: a rename where that is all that is needed, or a rotation.
