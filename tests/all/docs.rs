@@ -2,7 +2,7 @@
 
 use crate::support::cases;
 use llmc_artifact::{ReduceOp, ScalarOp};
-use llmc_frontend::Program;
+use llmc_frontend::compile_text;
 use llmc_frontend::diag::render_text;
 use std::fmt::Write;
 
@@ -48,10 +48,9 @@ fn every_example_of_the_language_is_right() {
             false => fence.text.replace("  ...\n", ""),
         };
         let expected = words.iter().find_map(|w| w.strip_prefix("fails="));
-        let program = Program::parse("example.llm", text);
-        let diagnostics = program.check();
-        let codes: Vec<_> = diagnostics.iter().map(|d| d.code.code()).collect();
-        let report = render_text(&diagnostics, &program.sources, Default::default());
+        let compiled = compile_text("example.llm", &text, None);
+        let codes: Vec<_> = compiled.diagnostics.iter().map(|d| d.code.code()).collect();
+        let report = render_text(&compiled.diagnostics, &compiled.sources, Default::default());
         assert_eq!(codes, expected.into_iter().collect::<Vec<_>>(), "docs/language.md:{}\n{report}", fence.line);
         checked += 1;
     }

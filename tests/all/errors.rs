@@ -11,11 +11,11 @@ use std::fmt::Write;
 
 /// What a case's text is accused of: the codes, and the report as a person sees it.
 fn report(case: &Case) -> (Vec<Code>, String) {
-    let (program, diagnostics) = cases::check(case);
-    let json: serde_json::Value = serde_json::from_str(&render_json(&diagnostics, &program.sources)).unwrap();
+    let (sources, diagnostics) = cases::check(case);
+    let json: serde_json::Value = serde_json::from_str(&render_json(&diagnostics, &sources)).unwrap();
     assert_eq!(json.as_array().map(Vec::len), Some(diagnostics.len()), "{}", case.name);
     let codes = diagnostics.iter().map(|d| d.code).collect();
-    (codes, render_text(&diagnostics, &program.sources, Default::default()))
+    (codes, render_text(&diagnostics, &sources, Default::default()))
 }
 
 fn error_cases() -> Vec<Case> {

@@ -1,6 +1,9 @@
 //! Cases in files: a text whose comments direct how it is tested, and expectations beside it.
 
-use llmc_frontend::{Diagnostic, Program};
+use super::checkpoint::Described;
+use llmc_artifact::Checkpoint;
+use llmc_frontend::diag::has_errors;
+use llmc_frontend::{Diagnostic, SourceMap, compile_text};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -73,12 +76,13 @@ pub fn each_file(folder: &Path, extension: &str, f: &mut dyn FnMut(&Path, &str))
     }
 }
 
-/// Reads a case's text beside the standard library and says what is wrong with it.
-pub fn check(case: &Case) -> (Program, Vec<Diagnostic>) {
-    let name = format!("{}.llm", case.name);
-    let program = Program::parse(name, case.content());
-    let diagnostics = program.check();
-    (program, diagnostics)
+/// Compiles a case's text, with the checkpoint that it describes, and says what is wrong with it.
+pub fn check(case: &Case) -> (SourceMap, Vec<Diagnostic>) {
+    let checkpoint = Described::read(&case.text);
+    let checkpoint = checkpoint.as_ref().map(|c| c as &dyn Checkpoint);
+    let compiled = compile_text(&format!("{}.llm", case.name), &case.content(), checkpoint);
+    assert_eq!(compiled.model.is_none(), has_errors(&compiled.diagnostics), "{}", case.name);
+    (compiled.sources, compiled.diagnostics)
 }
 
 /// Compares a text with the file that holds it; `LLMC_BLESS=1` writes the file.
