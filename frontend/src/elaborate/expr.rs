@@ -24,6 +24,9 @@ impl<'a> Elaborator<'a> {
     /// Bounds time, memory and stack, whatever the text says.
     fn enter(&mut self, span: Span) -> Result<()> {
         self.visits += 1;
+        if self.visits > MAX_VISITS + 1 {
+            return Err(Stop::Reported);
+        }
         if self.visits > MAX_VISITS || self.depth >= MAX_DEPTH {
             let what = if self.depth >= MAX_DEPTH {
                 "expressions and calls nest too deeply"

@@ -218,7 +218,10 @@ impl<'a> Elaborator<'a> {
         let in_function = scope.function.as_ref();
         if is_builtin(text) {
             self.report(taken(name, "an operation of the language", None));
-        } else if let Some(function) = self.functions.get(text) {
+        } else if let Some(function) = self.functions.get(text)
+            // The standard library cannot know what a text, read after it, calls its functions.
+            && function.name.span.file <= name.span.file
+        {
             let at = function.name.span;
             self.report(taken(name, "a function", Some(at)));
         } else if scope.locals.contains(&text) || in_function.is_some_and(|axes| axes.contains(text)) {

@@ -20,8 +20,9 @@ const MAX_INCLUDES: u32 = 32;
 ///
 /// A group may include others; each is included at most once, or its names would be declared twice.
 pub fn expand(model: &Model, groups: &[&Group]) -> (Model, Vec<Diagnostic>) {
-    let groups = groups.iter().map(|g| (g.name.text.as_str(), *g)).collect();
-    let mut expander = Expander { groups, included: HashMap::new(), depth: 0, copied: 0, diagnostics: Vec::new() };
+    let mut expander =
+        Expander { groups: HashMap::new(), included: HashMap::new(), depth: 0, copied: 0, diagnostics: Vec::new() };
+    groups.iter().for_each(|group| expander.declare(group));
     let mut members = Vec::new();
     expander.splice(&model.members, &HashMap::new(), &mut members);
     (Model { members, ..model.clone() }, expander.diagnostics)
@@ -39,7 +40,18 @@ struct Expander<'a> {
     diagnostics: Vec<Diagnostic>,
 }
 
-impl Expander<'_> {
+impl<'a> Expander<'a> {
+    fn declare(&mut self, group: &'a Group) {
+        let name = &group.name;
+        if let Some(other) = self.groups.insert(&name.text, group) {
+            let d = Diagnostic::new(Code::Shadowed, name.span, format!("`{}` is taken", name.text))
+                .label(other.name.span, "declared here")
+                .found("another group")
+                .help("choose another name");
+            self.diagnostics.push(d);
+        }
+    }
+
     /// Appends the members to `out`, parameters replaced, groups in place of their `include`s.
     fn splice(&mut self, members: &[Member], arguments: &Arguments, out: &mut Vec<Member>) {
         for member in members {
@@ -78,7 +90,7 @@ impl Expander<'_> {
             let d = Diagnostic::new(Code::GroupArguments, span, format!("`{}` takes other arguments", name.text))
                 .label(group.name.span, "the group is declared here")
                 .found(format!("{} expressions", include.args.len()))
-                .expected(format!("{}: `include {}({})`", params.len(), name.text, params.join(", ")));
+                .expected(format!("{}, as in `include {}({})`", params.len(), name.text, params.join(", ")));
             return self.diagnostics.push(d);
         }
         if self.depth == MAX_INCLUDES {

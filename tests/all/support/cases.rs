@@ -94,10 +94,8 @@ pub fn golden(path: &Path, text: &str) {
     let expected =
         fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}; LLMC_BLESS=1 makes it", path.display()));
     let first = expected.lines().zip(text.lines()).position(|(a, b)| a != b);
-    assert!(
-        expected == text,
-        "{}: differs from line {}; LLMC_BLESS=1 rewrites it. Now:\n{text}",
-        path.display(),
-        first.unwrap_or(0) + 1
-    );
+    let first = first.unwrap_or_else(|| expected.lines().count().min(text.lines().count()));
+    let now: Vec<_> = text.lines().skip(first).take(5).collect();
+    let (path, line) = (path.display(), first + 1);
+    assert!(expected == text, "{path}:{line}: differs; LLMC_BLESS=1 rewrites it. Now:\n{}", now.join("\n"));
 }
