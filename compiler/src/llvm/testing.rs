@@ -121,18 +121,6 @@ impl Loaded {
         launch.check_guards(memory);
     }
 
-    /// Seconds that one run of all work items takes: the least of some.
-    pub fn seconds(&self, memory: &Memory, runs: usize) -> f64 {
-        let mut launch = Launch::new(&self.info, memory);
-        let once = |launch: &mut Launch| {
-            let begin = std::time::Instant::now();
-            self.call(launch, 0, launch.items);
-            begin.elapsed().as_secs_f64()
-        };
-        once(&mut launch);
-        (0..runs).map(|_| once(&mut launch)).fold(f64::INFINITY, f64::min)
-    }
-
     fn call(&self, launch: &mut Launch, begin: i64, end: i64) {
         type Kernel = unsafe extern "C" fn(*const *mut u8, *const i64, i64, i64, *mut u8);
         let scratch = launch.scratch.pointer();

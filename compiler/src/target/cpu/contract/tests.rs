@@ -219,39 +219,3 @@ fn infinities_and_no_rows_pass_through() {
     }
     check(&spec, &all, 0.0);
 }
-
-/// Speed on this machine, one thread: `cargo test -p llmc-compiler --lib contract_speed -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn contract_speed() {
-    let cases = [
-        ("decode  q4_1 x act8", Format::Q4_1, Format::Act8, 131_072, 576, 1),
-        ("decode  q4_1 x act8", Format::Q4_1, Format::Act8, 49_152, 1536, 1),
-        ("decode  q8_0 x act8", Format::Q8_0, Format::Act8, 98_304, 576, 1),
-        ("decode  f16  x f32 ", Format::F16, Format::F32, 65_536, 576, 1),
-        ("decode  f32  x f32 ", Format::F32, Format::F32, 32_768, 576, 1),
-        ("decode  q4_1 x f32 ", Format::Q4_1, Format::F32, 131_072, 576, 1),
-        ("cached  q4_1 x act8", Format::Q4_1, Format::Act8, 576, 576, 1),
-        ("cached  q4_1 x act8", Format::Q4_1, Format::Act8, 576, 1536, 1),
-        ("prefill q4_1 x act8", Format::Q4_1, Format::Act8, 1536, 576, 512),
-        ("prefill q4_1 x act8", Format::Q4_1, Format::Act8, 576, 1536, 512),
-        ("prefill q8_0 x act8", Format::Q8_0, Format::Act8, 1536, 576, 512),
-        ("prefill f16  x f32 ", Format::F16, Format::F32, 1536, 576, 512),
-        ("prefill f32  x f32 ", Format::F32, Format::F32, 1536, 576, 512),
-    ];
-    for target in runnable() {
-        println!("{}", target_name(&target));
-        for (name, weight, input, rows, reduce, tokens) in cases {
-            let spec = product(weight, input, rows, reduce);
-            let memory = memory(&spec, 1, &[(tokens, tokens)]);
-            let seconds = Loaded::new(&target, &spec).seconds(&memory, 20);
-            let (bytes, macs) = (memory.operands[1].len() as f64, (rows * reduce * tokens) as f64);
-            println!(
-                "  {name} [{rows} x {reduce}] x {tokens}: {:8.1} us {:6.1} GB/s of weights {:7.1} GOP/s",
-                seconds * 1e6,
-                bytes / seconds * 1e-9,
-                2.0 * macs / seconds * 1e-9
-            );
-        }
-    }
-}
