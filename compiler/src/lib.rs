@@ -6,6 +6,7 @@ pub mod causality;
 pub mod egraph;
 #[cfg(test)]
 mod fixture;
+pub mod group;
 pub mod kernel;
 pub mod llvm;
 pub mod normal;

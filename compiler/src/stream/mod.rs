@@ -108,6 +108,12 @@ fn loop_reduction(terms: &Terms, id: TermId) -> Option<(ReduceOp, Axes, TermId, 
     (op.combine() == *join && op != ReduceOp::Sum).then_some((op, bound, inner, Some(constant)))
 }
 
+/// The reduction behind what can be a state: the term itself, or what it joins with a constant by the reduction's own
+/// operation.
+pub fn behind(terms: &Terms, id: TermId) -> Option<TermId> {
+    loop_reduction(terms, id).map(|(_, _, reduction, _)| reduction)
+}
+
 /// Whether axes can be one loop: the same extents in the same order.
 pub fn same_loop(terms: &Terms, a: &Axes, b: &Axes) -> bool {
     let extents = |x: &Axes| x.iter().map(|i| terms.axes[i].extent).collect::<Vec<Extent>>();

@@ -1,0 +1,226 @@
+//! Kernels formed.
+//!
+//! What enters is a DAG of terms and what is known of its leaves; what leaves is [`Fused`]: the values that are
+//! stored, and the groups that compute them, each one loop with everything pointwise that hangs on it. A value is
+//! stored where it has to be: at the block's results, where other tokens read it, where a weight product needs its
+//! activation as a matrix, and where a reduction's result is used by another loop. Everything else is recomputed.
+//!
+//! Groups are formed from the values up: a value takes the deepest loop in its formula, everything else in the
+//! formula is loaded; values with one loop share a group, unless that would make a cycle or cost more.
+
+mod cost;
+mod merge;
+mod resolve;
+mod text;
+mod value;
+
+pub use cost::{Machine, seconds};
+
+use crate::alpha;
+use crate::causality::{self, Leak, Sight};
+use crate::normal::{TermId, Terms};
+use crate::stream::Stream;
+use llmc_artifact::{Format, Type};
+use llmc_frontend::graph::{Axes, AxisId, Extent};
+use std::collections::BTreeSet;
+
+/// What the compiler knows of a weight slot: the same for every step of the block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightFact {
+    /// The name in the text.
+    pub name: String,
+    /// Its axes in the order of the file, outermost first.
+    pub order: Vec<AxisId>,
+    /// How the file stores it.
+    pub format: Format,
+    /// Whether the innermost axis of `order` is the file's own, so that rows can be copied block by block.
+    pub whole_blocks: bool,
+}
+
+/// What is known of a block beyond its terms.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// One for each weight slot.
+    pub weights: Vec<WeightFact>,
+    /// Whether the block runs on the rows whose outputs were asked for.
+    pub picked: bool,
+    /// How cached reals are stored.
+    pub cache: Format,
+    /// What costs are measured by.
+    pub machine: Machine,
+}
+
+/// Something that cannot be compiled yet, as a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsupported(pub String);
+
+/// How a stored value lies in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Row-major over these axes, the token first.
+    Dense {
+        /// Outermost first.
+        axes: Vec<AxisId>,
+        /// Element format.
+        format: Format,
+    },
+    /// Pages of tokens, for other tokens to read.
+    Cache {
+        /// Axes outside the tokens of a page, outermost first.
+        outer: Vec<AxisId>,
+        /// Axes within.
+        inner: Vec<AxisId>,
+        /// Whether tokens are innermost: what a dot over `inner` reads.
+        keys_innermost: bool,
+        /// Element format.
+        format: Format,
+        /// Which tokens readers can see.
+        sight: Sight,
+    },
+}
+
+/// A stored value.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// For people.
+    pub name: String,
+    /// What it is, by the block's own leaves.
+    pub meaning: TermId,
+    /// What its group computes: stored values are leaves, and its loops' reductions stand for their results.
+    pub term: TermId,
+    /// The loop it hangs on.
+    pub work: Work,
+    /// How it is stored; more than one where readers differ.
+    pub forms: Vec<Form>,
+    /// Which of the block's results it is.
+    pub results: Vec<u32>,
+    /// Stored values that its group reads for it.
+    pub loads: BTreeSet<u32>,
+}
+
+/// The loop a value hangs on.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// None: pointwise.
+    Map,
+    /// Weight products of one activation.
+    Contract(Contraction),
+    /// A fold.
+    Stream(Fold),
+    /// A search; the value's term.
+    TopK,
+}
+
+/// Products of weights with one activation.
+#[derive(Clone, Debug)]
+pub struct Contraction {
+    /// The activation.
+    pub input: Input,
+    /// The model's axes that are reduced, in the order in which the input stores them.
+    pub reduce: Vec<AxisId>,
+    /// The products, by the reduction that each one is.
+    pub products: Vec<Product>,
+    /// Reductions over the same axes without a packed weight: (reduction, its body over stored values).
+    pub stats: Vec<(TermId, TermId)>,
+}
+
+/// One weight product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// The reduction.
+    pub term: TermId,
+    /// The weight over the model's axes.
+    pub weight: TermId,
+    /// How the weight is packed.
+    pub format: Format,
+    /// Output axes, outermost first.
+    pub axes: Vec<AxisId>,
+}
+
+/// A contraction's activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Input {
+    /// A parameter of the block as it is.
+    Param(u32),
+    /// A form of a stored value.
+    Stored {
+        /// [`Fused::values`].
+        value: u32,
+        /// [`Value::forms`].
+        form: usize,
+    },
+}
+
+/// A stream and where its states live.
+#[derive(Clone, Debug)]
+pub struct Fold {
+    /// States with bodies over stored values.
+    pub stream: Stream,
+    /// Inner contractions, by the reduction that each one is in the bodies.
+    pub dots: Vec<TermId>,
+    /// One fold for each point of these.
+    pub parallel: Axes,
+    /// What the masks prove, where the loop is over tokens.
+    pub sight: Option<Sight>,
+}
+
+/// Values computed in one loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// For people.
+    pub name: String,
+    /// [`Fused::values`], in order.
+    pub values: Vec<u32>,
+}
+
+/// A block after grouping.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// The arena of every term.
+    pub terms: Terms,
+    /// What is known of weights, and what the block runs on.
+    pub facts: Facts,
+    /// Stored values; a value's loads come before it.
+    pub values: Vec<Value>,
+    /// In order of execution.
+    pub groups: Vec<Group>,
+    /// Why something was not fused.
+    pub notes: Vec<String>,
+    /// Whether tokens may be appended.
+    pub appendable: Result<(), Leak>,
+}
+
+/// Forms the kernels of a block whose results are `roots`, in order.
+///
+/// # Errors
+/// When a term has no kernel family that computes it.
+pub fn fuse(terms: &Terms, roots: &[(String, TermId)], facts: Facts) -> Result<Fused, Unsupported> {
+    let (names, ids): (Vec<_>, Vec<_>) = roots.iter().cloned().unzip();
+    let (terms, ids) = alpha::canonical(terms, &ids);
+    let appendable = causality::appendable(&terms, &ids);
+    let roots: Vec<_> = names.into_iter().zip(ids).collect();
+    let (terms, values, mut notes) = value::form(terms, &roots, &facts)?;
+    let groups = merge::merge(&terms, &values, &facts, &mut notes);
+    Ok(Fused { terms, facts, values, groups, notes, appendable })
+}
+
+/// The axis of a block's rows among a value's axes: the tokens of its sequence.
+pub fn row_axis(terms: &Terms, axes: &Axes) -> Option<AxisId> {
+    axes.iter().find(|a| matches!(terms.axes[*a].extent, Extent::Seq(_)))
+}
+
+/// Axes in the order in which values pass between blocks: tokens first, then the model's order.
+pub fn standard_order(terms: &Terms, axes: &Axes) -> Vec<AxisId> {
+    let (mut rows, rest): (Vec<_>, Vec<_>) = axes.iter().partition(|a| terms.axes.len_of(*a).is_none());
+    rows.extend(rest);
+    rows
+}
+
+/// The plain format that holds a type's elements.
+pub fn plain_format(ty: Type) -> Format {
+    match ty {
+        Type::Real => Format::F32,
+        Type::Int | Type::Bool => Format::I32,
+    }
+}

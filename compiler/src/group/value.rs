@@ -1,0 +1,545 @@
+//! Which values are stored, and the loop that each hangs on.
+
+use super::{
+    Contraction, Facts, Fold, Form, Input, Product, Unsupported, Value, Work, plain_format, row_axis, standard_order,
+};
+use crate::alpha;
+use crate::causality::{self, Sight};
+use crate::normal::{Term, TermId, Terms};
+use crate::stream::{self, Stream};
+use llmc_artifact::{Format, Type};
+use llmc_frontend::graph::{Axes, AxisId, Extent};
+use std::collections::{BTreeSet, HashMap};
+
+/// Elements of the block that activations are quantised in.
+const ACTIVATION: Format = Format::Act8;
+
+/// Stores every root and whatever that takes.
+pub(super) fn form(
+    terms: Terms,
+    roots: &[(String, TermId)],
+    facts: &Facts,
+) -> Result<(Terms, Vec<Value>, Vec<String>), Unsupported> {
+    let mut former = Former {
+        terms,
+        facts,
+        values: Vec::new(),
+        number: HashMap::new(),
+        depths: HashMap::new(),
+        candidates: HashMap::new(),
+        reducing: HashMap::new(),
+        notes: Vec::new(),
+        loads: Vec::new(),
+    };
+    for (n, (name, root)) in roots.iter().enumerate() {
+        former.terms.set_name(*root, name);
+        former.views_absent(*root)?;
+        let value = former.store(*root)?;
+        let axes = standard_order(&former.terms, former.terms.free(*root));
+        let format = plain_format(former.terms.info(*root).ty);
+        former.form_of(value, Form::Dense { axes, format });
+        former.values[value as usize].results.push(n as u32);
+    }
+    former.plain_forms();
+    Ok((former.terms, former.values, former.notes))
+}
+
+pub(super) struct Former<'a> {
+    pub(super) terms: Terms,
+    facts: &'a Facts,
+    pub(super) values: Vec<Value>,
+    /// Stored value of a term over the model's axes.
+    pub(super) number: HashMap<TermId, u32>,
+    pub(super) depths: HashMap<(TermId, bool), u32>,
+    candidates: HashMap<TermId, Option<Candidate>>,
+    pub(super) reducing: HashMap<TermId, bool>,
+    notes: Vec<String>,
+    /// Loads of the values being planned, innermost last.
+    loads: Vec<BTreeSet<u32>>,
+}
+
+/// A reduction that is a weight product, before its input is stored.
+#[derive(Clone)]
+struct Candidate {
+    term: TermId,
+    /// The weight over the model's axes, and how it is packed.
+    weight: TermId,
+    format: Format,
+    /// The activation over the model's axes.
+    activation: TermId,
+    reduce: Vec<AxisId>,
+    axes: Vec<AxisId>,
+}
+
+impl Former<'_> {
+    /// The stored value of a term over the model's axes; inputs are stored before it.
+    pub(super) fn store(&mut self, term: TermId) -> Result<u32, Unsupported> {
+        if let Some(n) = self.number.get(&term) {
+            return Ok(*n);
+        }
+        self.views_absent(term)?;
+        self.loads.push(BTreeSet::new());
+        let planned = self.plan(term);
+        let loads = self.loads.pop().expect("group: every plan has its list of loads");
+        let (work, resolved) = planned?;
+        let n = self.values.len() as u32;
+        let info = self.terms.info(term);
+        let name = info.name.clone().unwrap_or_else(|| format!("v{n}"));
+        let (axes, ty) = (info.axes.clone(), info.ty);
+        self.terms.stored.push((axes, ty));
+        self.number.insert(term, n);
+        self.values.push(Value { name, meaning: term, term: resolved, work, forms: vec![], results: vec![], loads });
+        Ok(n)
+    }
+
+    /// A value over pairs of tokens is never stored.
+    pub(super) fn views_absent(&self, term: TermId) -> Result<(), Unsupported> {
+        let view = self.terms.free(term).iter().find(|a| matches!(self.terms.axes[*a].extent, Extent::View(_)));
+        match view {
+            None => Ok(()),
+            Some(v) => Err(Unsupported(format!(
+                "{} would have to be stored for every pair of tokens: it has the axis {}",
+                self.shown(term),
+                self.terms.axes[v].name
+            ))),
+        }
+    }
+
+    pub(super) fn shown(&self, term: TermId) -> String {
+        self.terms.info(term).name.as_ref().map_or_else(|| "a value".to_owned(), |n| format!("`{n}`"))
+    }
+
+    fn form_of(&mut self, value: u32, form: Form) -> usize {
+        let forms = &mut self.values[value as usize].forms;
+        // Readers of a cache agree on one layout: dots come first, the others read it as it is.
+        let same = |f: &Form| match (f, &form) {
+            (Form::Cache { .. }, Form::Cache { .. }) => true,
+            (f, form) => f == form,
+        };
+        if let Some(at) = forms.iter().position(same) {
+            if let (Form::Cache { sight, .. }, Form::Cache { sight: more, .. }) = (&mut forms[at], &form) {
+                *sight = sight.join(*more);
+            }
+            if let (Form::Cache { keys_innermost: false, sight, .. }, Form::Cache { keys_innermost: true, .. }) =
+                (&forms[at], &form)
+            {
+                let joined = *sight;
+                forms[at] = form;
+                if let Form::Cache { sight, .. } = &mut forms[at] {
+                    *sight = joined;
+                }
+            }
+            return at;
+        }
+        forms.push(form);
+        forms.len() - 1
+    }
+
+    /// A stored value that is loaded plainly needs a dense form of plain numbers.
+    fn plain_forms(&mut self) {
+        let mut wanted = BTreeSet::new();
+        for value in &self.values {
+            wanted.extend(plain_loads(&self.terms, value));
+        }
+        for n in wanted {
+            let ty = self.terms.stored[n as usize].1;
+            let plain = |f: &Form| matches!(f, Form::Dense { format, .. } if *format == plain_format(ty));
+            if !self.values[n as usize].forms.iter().any(plain) {
+                let axes = standard_order(&self.terms, &self.terms.stored[n as usize].0.clone());
+                self.form_of(n, Form::Dense { axes, format: plain_format(ty) });
+            }
+        }
+    }
+
+    // ---- loops -----------------------------------------------------------------------------------------
+
+    /// The loop a value hangs on, and its formula over stored values.
+    fn plan(&mut self, term: TermId) -> Result<(Work, TermId), Unsupported> {
+        if let Term::TopK(axis, rank, x) = self.terms.term(term).clone() {
+            let x = self.resolve(x, &[])?;
+            return Ok((Work::TopK, self.terms.add(Term::TopK(axis, rank, x))));
+        }
+        let frontier = self.frontier(term);
+        let Some(depth) = frontier.iter().map(|r| self.depth(*r)).max() else {
+            return Ok((Work::Map, self.resolve(term, &[])?));
+        };
+        let mut deepest = frontier.clone();
+        deepest.retain(|r| self.depth(*r) == depth);
+        if let Some(plan) = self.plan_contract(term, &frontier, &deepest)? {
+            return Ok(plan);
+        }
+        let mut folds = deepest;
+        folds.retain(|r| self.candidate(*r).is_none());
+        match folds.first() {
+            Some(first) => self.plan_stream(term, *first, &folds),
+            // Products whose axes are not the value's: each is stored, and the value is made of them.
+            None => Ok((Work::Map, self.resolve(term, &[])?)),
+        }
+    }
+
+    fn plan_contract(
+        &mut self,
+        term: TermId,
+        frontier: &[TermId],
+        deepest: &[TermId],
+    ) -> Result<Option<(Work, TermId)>, Unsupported> {
+        let mut own: Vec<Candidate> = deepest.iter().filter_map(|r| self.candidate(*r)).collect();
+        // An epilogue has the product's axes: a product with others is stored first.
+        own.retain(|c| *self.terms.free(c.term) == *self.terms.free(term));
+        let size = |c: &Candidate| c.axes.iter().filter_map(|a| self.terms.axes.len_of(*a)).product::<u64>();
+        let Some(anchor) = own.iter().max_by_key(|c| (size(c), std::cmp::Reverse(c.term))) else { return Ok(None) };
+        let (activation, reduce, packed) = (anchor.activation, anchor.reduce.clone(), anchor.format.is_quantised());
+        own.retain(|c| c.activation == activation && c.reduce == reduce && c.format.is_quantised() == packed);
+        let input = self.input(activation, &reduce, if packed { ACTIVATION } else { Format::F32 })?;
+        let mut stats = Vec::new();
+        for r in frontier {
+            if own.iter().all(|c| c.term != *r) && self.is_stat(*r, &reduce) {
+                let body = alpha::body(&mut self.terms, *r);
+                stats.push((*r, self.resolve(body, &[])?));
+            }
+        }
+        let keep: Vec<_> = own.iter().map(|c| c.term).chain(stats.iter().map(|s| s.0)).collect();
+        let resolved = self.resolve(term, &keep)?;
+        let products = (own.into_iter())
+            .map(|c| Product { term: c.term, weight: c.weight, format: c.format, axes: c.axes })
+            .collect();
+        Ok(Some((Work::Contract(Contraction { input, reduce, products, stats }), resolved)))
+    }
+
+    /// The activation of a contraction, stored as its weights read it.
+    fn input(&mut self, activation: TermId, reduce: &[AxisId], format: Format) -> Result<Input, Unsupported> {
+        let free = self.terms.free(activation).clone();
+        let row = row_axis(&self.terms, &free).expect("group: an activation has a row");
+        let axes: Vec<_> = std::iter::once(row).chain(reduce.iter().copied()).collect();
+        if let Term::Param(n) = self.terms.term(activation) {
+            if !self.facts.picked && format == Format::F32 && standard_order(&self.terms, &free) == axes {
+                return Ok(Input::Param(*n));
+            }
+        }
+        let value = self.store(activation)?;
+        self.note_load(value);
+        Ok(Input::Stored { value, form: self.form_of(value, Form::Dense { axes, format }) })
+    }
+
+    pub(super) fn note_load(&mut self, value: u32) {
+        self.loads.last_mut().expect("group: loads are noted while a value is planned").insert(value);
+    }
+
+    /// A reduction over the contraction's axes, one number a row: it can be taken in the contraction's loop.
+    fn is_stat(&self, r: TermId, reduce: &[AxisId]) -> bool {
+        let Some((_, bound)) = alpha::reduction(&self.terms, r) else { return false };
+        let origins: BTreeSet<_> = bound.iter().map(|a| alpha::origin(&self.terms, a)).collect();
+        let free = self.terms.free(r);
+        origins == reduce.iter().copied().collect()
+            && bound.len() == reduce.len()
+            && free.len() == 1
+            && row_axis(&self.terms, free).is_some()
+    }
+
+    fn plan_stream(&mut self, term: TermId, first: TermId, folds: &[TermId]) -> Result<(Work, TermId), Unsupported> {
+        let bound = self.bound(first);
+        let targets: Vec<_> =
+            folds.iter().copied().filter(|r| stream::same_loop(&self.terms, &self.bound(*r), &bound)).collect();
+        let mut stream = stream::derive(&mut self.terms, &targets);
+        for refused in &stream.refused {
+            let (earlier, reader) = (self.shown(refused.earlier), self.shown(refused.reader));
+            self.notes.push(format!("{earlier} takes a pass before {reader}: {}", refused.reason));
+        }
+        let keep: Vec<_> = stream.states.iter().map(|s| s.source).collect();
+        let sight = self.sight(&stream)?;
+        for at in 0..stream.states.len() {
+            stream.states[at].body = self.resolve(stream.states[at].body, &keep)?;
+            for r in 0..stream.states[at].repair.len() {
+                stream.states[at].repair[r].by = self.resolve(stream.states[at].repair[r].by, &keep)?;
+            }
+        }
+        let over: Axes = stream.over.iter().copied().collect();
+        let dots = self.dots(&stream, &keep);
+        let parallel = self.parallel(&stream, &dots, &over)?;
+        if let Some(sight) = sight {
+            for state in stream.states.clone() {
+                self.cache_reads(state.body, &dots, &parallel, sight);
+            }
+        }
+        let resolved = self.resolve(term, &keep)?;
+        Ok((Work::Stream(Fold { stream, dots, parallel, sight }), resolved))
+    }
+
+    fn bound(&self, source: TermId) -> Axes {
+        let reduction = stream::behind(&self.terms, source).expect("group: a loop's target is a reduction");
+        alpha::reduction(&self.terms, reduction).expect("group: a loop's target is a reduction").1
+    }
+
+    /// What the masks of a loop over tokens prove for all of its states.
+    fn sight(&self, stream: &Stream) -> Result<Option<Sight>, Unsupported> {
+        let [key] = stream.over[..] else { return self.no_tokens(stream) };
+        let Some(row) = self.terms.views.get(&key).copied() else { return self.no_tokens(stream) };
+        let each = stream.states.iter().map(|s| causality::sight(&self.terms, s.op, s.body, key, row));
+        Ok(each.reduce(Sight::join))
+    }
+
+    fn no_tokens(&self, stream: &Stream) -> Result<Option<Sight>, Unsupported> {
+        match stream.over.iter().find(|a| self.terms.axes.len_of(**a).is_none()) {
+            None => Ok(None),
+            Some(a) => {
+                let name = &self.terms.axes[alpha::origin(&self.terms, *a)].name;
+                Err(Unsupported(format!("a reduction over all tokens of {name} together is not supported yet")))
+            }
+        }
+    }
+
+    /// Reductions inside the bodies: they are contracted at every step.
+    fn dots(&self, stream: &Stream, keep: &[TermId]) -> Vec<TermId> {
+        let mut found = BTreeSet::new();
+        for state in &stream.states {
+            let mut stack = vec![state.body];
+            let mut seen = BTreeSet::new();
+            while let Some(x) = stack.pop() {
+                if !seen.insert(x) || keep.contains(&x) || self.terms.info(x).weight_only {
+                    continue;
+                }
+                if alpha::reduction(&self.terms, x).is_some() {
+                    found.insert(x);
+                } else {
+                    stack.extend(self.terms.operands(x));
+                }
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Axes that every state and every dot has: one fold for each point of them.
+    fn parallel(&self, stream: &Stream, dots: &[TermId], over: &Axes) -> Result<Axes, Unsupported> {
+        let states = stream.states.iter().map(|s| self.terms.free(s.source).clone());
+        let inner = dots.iter().map(|d| self.terms.free(*d).minus(over));
+        let parallel = states.chain(inner).reduce(|a, b| a.intersect(&b)).expect("group: a stream has a state");
+        if let Some(dot) = dots.iter().find(|d| !self.terms.free(**d).minus(over).is_subset(&parallel)) {
+            return Err(Unsupported(format!(
+                "{} is contracted inside a loop that runs for fewer axes than it has",
+                self.shown(*dot)
+            )));
+        }
+        if over.iter().any(|a| self.terms.views.contains_key(&a)) && row_axis(&self.terms, &parallel).is_none() {
+            return Err(Unsupported("a reduction over tokens that no token looks from is not supported yet".into()));
+        }
+        Ok(parallel)
+    }
+
+    /// Stored values read at other tokens are cached, laid out for what reads them.
+    fn cache_reads(&mut self, body: TermId, dots: &[TermId], parallel: &Axes, sight: Sight) {
+        for (read, within) in reads(&self.terms, body, dots) {
+            let Term::Read(x, _) = *self.terms.term(read) else { unreachable!("only reads are found") };
+            let (value, names) = stored_leaf(&self.terms, x);
+            let (axes, ty) = self.terms.stored[value as usize].clone();
+            let contracted = within.map_or(Axes::none(), |d| alpha::reduction(&self.terms, d).expect("a dot").1);
+            let row = row_axis(&self.terms, &axes);
+            let all: Vec<_> = axes.iter().filter(|a| Some(*a) != row).collect();
+            let seen = |a: &AxisId| names.iter().find(|(b, _)| b == a).map_or(*a, |(_, c)| *c);
+            let (mut inner, mut outer): (Vec<_>, Vec<_>) = all.iter().partition(|a| contracted.contains(seen(a)));
+            let keys_innermost = !inner.is_empty();
+            if !keys_innermost {
+                (outer, inner) = all.iter().partition(|a| parallel.contains(seen(a)));
+            }
+            let format = if ty == Type::Real { self.facts.cache } else { plain_format(ty) };
+            self.form_of(value, Form::Cache { outer, inner, keys_innermost, format, sight });
+        }
+    }
+
+    // ---- weight products -------------------------------------------------------------------------------
+
+    /// A reduction as a weight product: `S[reduce](weight * activation)` with a weight that has every reduced axis
+    /// and output axes of its own, and an activation over tokens and the reduced axes.
+    fn candidate(&mut self, r: TermId) -> Option<Candidate> {
+        if let Some(known) = self.candidates.get(&r) {
+            return known.clone();
+        }
+        let found = self.weight_product(r);
+        self.candidates.insert(r, found.clone());
+        found
+    }
+
+    fn weight_product(&mut self, r: TermId) -> Option<Candidate> {
+        let Term::Sum(bound, factors) = self.terms.term(r).clone() else { return None };
+        let constant = bound.iter().all(|a| self.terms.axes.len_of(a).is_some());
+        if bound.is_empty() || !constant || self.terms.info(r).ty != Type::Real || self.terms.info(r).weight_only {
+            return None;
+        }
+        let (weights, mut rest): (Vec<_>, Vec<_>) =
+            factors.iter().copied().partition(|f| self.terms.info(*f).weight_only);
+        let main = weights.iter().copied().max_by_key(|w| self.terms.free(*w).len())?;
+        let mut packed = vec![main];
+        let blocks = self.block_format(main, &bound);
+        for w in weights.into_iter().filter(|w| *w != main) {
+            let inside = self.terms.free(w).is_subset(&bound);
+            if inside && blocks.is_some() { rest.push(w) } else { packed.push(w) }
+        }
+        let format = match (blocks, &packed[..]) {
+            (Some(format), [_]) => format,
+            _ => self.plain_weight(&packed),
+        };
+        let weight = alpha::product(&mut self.terms, packed);
+        let activation = alpha::product(&mut self.terms, rest);
+        self.shaped(r, &bound, weight, activation, format)
+    }
+
+    /// The candidate, if weight and activation have the axes of the family.
+    fn shaped(
+        &mut self,
+        r: TermId,
+        bound: &Axes,
+        weight: TermId,
+        activation: TermId,
+        format: Format,
+    ) -> Option<Candidate> {
+        let axes = self.terms.free(weight).minus(bound);
+        let outer = self.terms.free(activation).minus(bound);
+        let row = row_axis(&self.terms, &outer)?;
+        let complete = bound.is_subset(self.terms.free(weight)) && bound.is_subset(self.terms.free(activation));
+        let rows_only = outer.len() == 1 && !axes.contains(row) && !axes.is_empty();
+        let constant = axes.iter().all(|a| self.terms.axes.len_of(a).is_some());
+        if !complete || !rows_only || !constant {
+            return None;
+        }
+        let (weight, names) = self.unbound(weight);
+        let (activation, _) = self.unbound(activation);
+        let named = |a: AxisId| names.iter().find(|(_, b)| *b == a).map_or(a, |(c, _)| *c);
+        let reduce: Axes = bound.iter().map(named).collect();
+        let back: Vec<_> = names.iter().copied().filter(|(_, b)| axes.contains(*b)).collect();
+        // Output axes under other names than the weight's own: the product is read renamed, which loads handle.
+        if !back.is_empty() || reduce.len() != bound.len() {
+            return None;
+        }
+        let order = self.weight_order(weight);
+        let (reduce, axes) = order.into_iter().partition(|a| reduce.contains(*a));
+        Some(Candidate { term: r, weight, format, activation, reduce, axes })
+    }
+
+    /// The block format in which a weight can stay: it is a slot of the file, whole rows of which lie along the
+    /// reduced axes.
+    fn block_format(&self, weight: TermId, bound: &Axes) -> Option<Format> {
+        let (slot, names) = weight_leaf(&self.terms, weight)?;
+        let fact = &self.facts.weights[slot as usize];
+        let seen = |a: &AxisId| names.iter().find(|(b, _)| b == a).map_or(*a, |(_, c)| *c);
+        let tail = fact.order.iter().rev().take(bound.len()).all(|a| bound.contains(seen(a)));
+        let last = self.terms.axes.len_of(*fact.order.last()?)?;
+        let fits = last % ACTIVATION.block() as u64 == 0 && last % fact.format.block() as u64 == 0;
+        (fact.format.is_quantised() && fact.whole_blocks && tail && fits).then_some(fact.format)
+    }
+
+    /// How a weight is stored that is decoded or computed when it is loaded.
+    fn plain_weight(&self, factors: &[TermId]) -> Format {
+        match factors {
+            [one] => weight_leaf(&self.terms, *one)
+                .map(|(slot, _)| self.facts.weights[slot as usize].format)
+                .filter(|f| !f.is_quantised() && *f != Format::I32)
+                .unwrap_or(Format::F32),
+            _ => Format::F32,
+        }
+    }
+
+    /// Axes of a weight over the model's axes, in the order of the file of its largest slot.
+    fn weight_order(&self, weight: TermId) -> Vec<AxisId> {
+        let free = self.terms.free(weight);
+        let slots = causality::reachable(&self.terms, &[weight]).into_iter().filter_map(|x| match self.terms.term(x) {
+            Term::Weight(n) => Some(&self.facts.weights[*n as usize].order),
+            _ => None,
+        });
+        let main = slots.filter(|o| o.iter().all(|a| free.contains(*a))).max_by_key(|o| o.len());
+        let mut order: Vec<_> = main.cloned().unwrap_or_default();
+        let missing: Vec<_> = free.iter().filter(|a| !order.contains(a)).collect();
+        order.splice(0..0, missing);
+        order
+    }
+}
+
+/// A weight slot behind pure renames: (slot, [(its axis, the name here)]).
+pub(crate) fn weight_leaf(terms: &Terms, id: TermId) -> Option<(u32, Vec<(AxisId, AxisId)>)> {
+    match terms.term(id) {
+        Term::Weight(n) => Some((*n, vec![])),
+        Term::Index(x, at) => {
+            let Term::Weight(n) = terms.term(*x) else { return None };
+            Some((*n, renames(terms, at)?))
+        }
+        _ => None,
+    }
+}
+
+/// The stored value behind pure renames.
+///
+/// # Panics
+/// When the term is something else: reads of stored values are made by this stage.
+pub(crate) fn stored_leaf(terms: &Terms, id: TermId) -> (u32, Vec<(AxisId, AxisId)>) {
+    let (leaf, names) = match terms.term(id) {
+        Term::Index(x, at) => (*x, renames(terms, at).expect("group: a stored value is read under renames")),
+        _ => (id, vec![]),
+    };
+    match terms.term(leaf) {
+        Term::Stored(n) => (*n, names),
+        other => panic!("group: {other:?} is no stored value"),
+    }
+}
+
+fn renames(terms: &Terms, at: &[(AxisId, TermId)]) -> Option<Vec<(AxisId, AxisId)>> {
+    at.iter()
+        .map(|(a, i)| match terms.term(*i) {
+            Term::Iota(b) => Some((*a, *b)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Reads below a loop's body, each with the dot that it is in.
+fn reads(terms: &Terms, body: TermId, dots: &[TermId]) -> Vec<(TermId, Option<TermId>)> {
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut stack = vec![(body, None)];
+    while let Some((x, within)) = stack.pop() {
+        if !seen.insert((x, within)) {
+            continue;
+        }
+        if matches!(terms.term(x), Term::Read(..)) {
+            found.push((x, within));
+            continue;
+        }
+        let within = if dots.contains(&x) { Some(x) } else { within };
+        stack.extend(terms.operands(x).into_iter().map(|y| (y, within)));
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Stored values that a value's formula reads as plain numbers: everything but its activation and what it reads at
+/// other tokens.
+fn plain_loads(terms: &Terms, value: &Value) -> BTreeSet<u32> {
+    let mut roots = vec![value.term];
+    match &value.work {
+        Work::Map | Work::TopK => {}
+        Work::Contract(c) => roots.extend(c.stats.iter().map(|s| s.1)),
+        Work::Stream(f) => {
+            for s in &f.stream.states {
+                roots.push(s.body);
+                roots.extend(s.repair.iter().map(|m| m.by));
+            }
+        }
+    }
+    let done: Vec<TermId> = match &value.work {
+        Work::Map | Work::TopK => vec![],
+        Work::Contract(c) => c.products.iter().map(|p| p.term).chain(c.stats.iter().map(|s| s.0)).collect(),
+        Work::Stream(f) => f.stream.states.iter().map(|s| s.source).collect(),
+    };
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    while let Some(x) = roots.pop() {
+        if !seen.insert(x) || done.contains(&x) {
+            continue;
+        }
+        match terms.term(x) {
+            Term::Stored(n) => {
+                found.insert(*n);
+            }
+            Term::Read(..) => {}
+            _ => roots.extend(terms.operands(x)),
+        }
+    }
+    found
+}
