@@ -246,6 +246,9 @@ pub fn canonical(old: &Terms, roots: &[TermId]) -> (Terms, Vec<TermId>) {
     terms.views.clone_from(&old.views);
     terms.params.clone_from(&old.params);
     terms.weights.clone_from(&old.weights);
+    terms.param_names.clone_from(&old.param_names);
+    terms.weight_names.clone_from(&old.weight_names);
+    terms.binders.clone_from(&old.binders);
     terms.stored.clone_from(&old.stored);
     let mut pass = Canonical { old, terms, done: HashMap::new(), heights: HashMap::new(), binders: IndexMap::new() };
     let roots = roots.iter().map(|r| pass.visit(*r)).collect();

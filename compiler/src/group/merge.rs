@@ -18,6 +18,7 @@ enum Loop {
     Stream {
         over: Vec<AxisId>,
         parallel: Axes,
+        axes: Axes,
     },
     /// Of its own.
     Single(u32),
@@ -50,7 +51,11 @@ impl Merge<'_> {
                 reduce: c.reduce.clone(),
                 quantised: c.products[0].format.is_quantised(),
             },
-            Work::Stream(f) => Loop::Stream { over: f.stream.over.clone(), parallel: f.parallel.clone() },
+            Work::Stream(f) => Loop::Stream {
+                over: f.stream.over.clone(),
+                parallel: f.parallel.clone(),
+                axes: self.terms.stored[n as usize].0.clone(),
+            },
             Work::TopK => Loop::Single(n),
         }
     }

@@ -11,10 +11,13 @@
 mod cost;
 mod merge;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod text;
 mod value;
 
 pub use cost::{Machine, seconds};
+pub(crate) use value::{stored_leaf, weight_leaf};
 
 use crate::alpha;
 use crate::causality::{self, Leak, Sight};

@@ -228,7 +228,7 @@ impl Former<'_> {
         }
         let operands = self.terms.operands(id);
         let tokens = |s: &Self, bound: &Axes| bound.iter().any(|a| s.terms.axes.len_of(a).is_none());
-        let mut below = |s: &mut Self, inside| operands.iter().map(|x| s.depth_in(*x, inside)).max().unwrap_or(0);
+        let below = |s: &mut Self, inside| operands.iter().map(|x| s.depth_in(*x, inside)).max().unwrap_or(0);
         let depth = match (alpha::reduction(&self.terms, id), inside) {
             (Some((_, bound)), false) if tokens(self, &bound) => 1 + below(self, true),
             (Some(_), false) => 1 + below(self, false),

@@ -258,7 +258,7 @@ impl Former<'_> {
         let parallel = self.parallel(&stream, &dots, &over)?;
         if let Some(sight) = sight {
             for state in stream.states.clone() {
-                self.cache_reads(state.body, &dots, &parallel, sight);
+                self.cache_reads(state.body, &keep, &dots, &parallel, sight);
             }
         }
         let resolved = self.resolve(term, &keep)?;
@@ -326,8 +326,8 @@ impl Former<'_> {
     }
 
     /// Stored values read at other tokens are cached, laid out for what reads them.
-    fn cache_reads(&mut self, body: TermId, dots: &[TermId], parallel: &Axes, sight: Sight) {
-        for (read, within) in reads(&self.terms, body, dots) {
+    fn cache_reads(&mut self, body: TermId, keep: &[TermId], dots: &[TermId], parallel: &Axes, sight: Sight) {
+        for (read, within) in reads(&self.terms, body, keep, dots) {
             let Term::Read(x, _) = *self.terms.term(read) else { unreachable!("only reads are found") };
             let (value, names) = stored_leaf(&self.terms, x);
             let (axes, ty) = self.terms.stored[value as usize].clone();
@@ -488,13 +488,13 @@ fn renames(terms: &Terms, at: &[(AxisId, TermId)]) -> Option<Vec<(AxisId, AxisId
         .collect()
 }
 
-/// Reads below a loop's body, each with the dot that it is in.
-fn reads(terms: &Terms, body: TermId, dots: &[TermId]) -> Vec<(TermId, Option<TermId>)> {
+/// Reads below a loop's body but not in its own earlier results, each with the dot that it is in.
+fn reads(terms: &Terms, body: TermId, keep: &[TermId], dots: &[TermId]) -> Vec<(TermId, Option<TermId>)> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     let mut stack = vec![(body, None)];
     while let Some((x, within)) = stack.pop() {
-        if !seen.insert((x, within)) {
+        if keep.contains(&x) || !seen.insert((x, within)) {
             continue;
         }
         if matches!(terms.term(x), Term::Read(..)) {

@@ -14,6 +14,7 @@
 pub mod abi;
 #[cfg(test)]
 pub mod interpret;
+pub mod lower;
 #[cfg(test)]
 pub mod sample;
 mod text;

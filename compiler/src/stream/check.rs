@@ -7,6 +7,7 @@ use super::{Moved, Stream};
 use crate::normal::{Term, TermId, Terms};
 use llmc_artifact::{ScalarOp, Value};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// A point: an index for each axis in scope.
@@ -31,9 +32,16 @@ pub struct Meaning<'a> {
     pub tokens: u64,
     /// A leaf's element at an index for each of its axes, ascending.
     pub leaf: &'a dyn Fn(Leaf, &[i64]) -> Value,
+    /// Values at points of a term's free axes, where nothing was given as known.
+    memo: RefCell<HashMap<(TermId, Vec<i64>), Value>>,
 }
 
-impl Meaning<'_> {
+impl<'a> Meaning<'a> {
+    /// Nothing evaluated yet.
+    pub fn new(terms: &'a Terms, tokens: u64, leaf: &'a dyn Fn(Leaf, &[i64]) -> Value) -> Meaning<'a> {
+        Meaning { terms, tokens, leaf, memo: RefCell::default() }
+    }
+
     /// The number of indices of an axis.
     pub fn len(&self, axis: AxisId) -> i64 {
         match self.terms.axes[axis].extent {
@@ -54,9 +62,19 @@ impl Meaning<'_> {
 
     /// A term's value at a point, where `known` terms have the given values.
     pub fn of(&self, id: TermId, at: &Point, known: &HashMap<TermId, Value>) -> Value {
-        if let Some(v) = known.get(&id) {
+        if !known.is_empty() {
+            return known.get(&id).copied().unwrap_or_else(|| self.evaluate(id, at, known));
+        }
+        let key = (id, self.terms.free(id).iter().map(|a| at[&a]).collect());
+        if let Some(v) = self.memo.borrow().get(&key) {
             return *v;
         }
+        let v = self.evaluate(id, at, known);
+        self.memo.borrow_mut().insert(key, v);
+        v
+    }
+
+    fn evaluate(&self, id: TermId, at: &Point, known: &HashMap<TermId, Value>) -> Value {
         let each = |xs: &[TermId]| xs.iter().map(|x| self.of(*x, at, known)).collect::<Vec<_>>();
         match self.terms.term(id) {
             Term::Const(l) => (*l).into(),

@@ -61,7 +61,7 @@ fn streamed(f: &mut Fixture, root: TermId) -> (Stream, TermId) {
 }
 
 fn checked(f: &Fixture, stream: &Stream) {
-    let meaning = Meaning { terms: &f.terms, tokens: 6, leaf: &scrambled };
+    let meaning = Meaning::new(&f.terms, 6, &scrambled);
     let free = stream.states.iter().fold(Axes::none(), |a, s| a.union(f.terms.free(s.source)));
     for at in meaning.points(free.as_slice(), &Point::new()) {
         for cuts in [vec![], vec![3], vec![1, 2], vec![2, 5], vec![1, 2, 3, 4, 5]] {
@@ -151,7 +151,7 @@ fn the_spelling_of_the_text_does_not_matter() {
             assert_eq!(sight, Sight { causal: true, window: None });
         }
         assert_eq!(causality::appendable(&a.f.terms, &[root]), Ok(()));
-        let meaning = Meaning { terms: &a.f.terms, tokens: 5, leaf: &scrambled };
+        let meaning = Meaning::new(&a.f.terms, 5, &scrambled);
         let got = everywhere(&meaning, root);
         let want = wanted.get_or_insert_with(|| got.clone());
         assert!(got.iter().zip(want).all(|(a, b)| close(*a, *b)));
@@ -201,7 +201,7 @@ fn scores_of_any_size_and_rows_without_keys() {
         let p = a.f.softmax(masked, a.s);
         let out = a.f.total(&[a.s], &[p, a.value]);
         let (_, root) = streamed(&mut a.f, out);
-        let meaning = Meaning { terms: &a.f.terms, tokens: 4, leaf: &scrambled };
+        let meaning = Meaning::new(&a.f.terms, 4, &scrambled);
         let got = everywhere(&meaning, root);
         assert!(got.iter().all(|x| x.is_finite()));
         assert_eq!(got[..3], [0.0; 3], "the first token sees nobody");

@@ -1,0 +1,405 @@
+use super::*;
+use crate::fixture::{Fixture, scrambled};
+use crate::kernel::interpret::{Memory, interpret};
+use crate::kernel::lower::{Lowered, lower};
+use crate::kernel::verify;
+use crate::normal::Term;
+use crate::plan::Binding;
+use crate::stream::check::{Leaf, Meaning, Point};
+use llmc_artifact::panel::PanelLayout;
+use llmc_artifact::plan::{Storage, Table};
+use llmc_artifact::{Dim, ScalarOp, SeqId};
+use std::collections::HashMap;
+
+/// A decoder layer: sizes small, none equal, the head a block of an activation where weights have blocks.
+struct Layer {
+    f: Fixture,
+    t: AxisId,
+    s: AxisId,
+    m: AxisId,
+    k: AxisId,
+    g: AxisId,
+    e: AxisId,
+    n: AxisId,
+    orders: Vec<(Vec<AxisId>, Format)>,
+}
+
+impl Layer {
+    fn new(names: [&str; 7], sizes: [u64; 5]) -> Layer {
+        let mut f = Fixture::default();
+        let (t, s) = f.seq(names[0], names[1]);
+        let [m, k, g, e, n] = [0, 1, 2, 3, 4].map(|i| f.axis(names[2 + i], sizes[i]));
+        Layer { f, t, s, m, k, g, e, n, orders: vec![] }
+    }
+
+    fn weight(&mut self, order: &[AxisId], format: Format) -> TermId {
+        self.orders.push((order.to_vec(), format));
+        self.f.weight(order)
+    }
+
+    fn facts(&self) -> Facts {
+        let fact = |(i, (order, format)): (usize, &(Vec<AxisId>, Format))| WeightFact {
+            name: format!("w{i}"),
+            order: order.clone(),
+            format: *format,
+            whole_blocks: true,
+        };
+        let weights = self.orders.iter().enumerate().map(fact).collect();
+        Facts { weights, picked: false, cache: Format::F32, machine: Machine::default() }
+    }
+
+    /// `1 / sqrt(mean[m](x * x) + eps)`.
+    fn scale(&mut self, x: TermId) -> TermId {
+        let f = &mut self.f;
+        let (total, part, eps) = (f.total(&[self.m], &[x, x]), f.real(0.25), f.real(1e-3));
+        let mean = f.mul(&[total, part]);
+        let sum = f.add(&[mean, eps]);
+        let root = f.map(ScalarOp::Sqrt, &[sum]);
+        f.map(ScalarOp::Recip, &[root])
+    }
+
+    /// Rotates pairs along e.
+    fn rope(&mut self, x: TermId, cos: TermId, sin: TermId) -> TermId {
+        let f = &mut self.f;
+        let (e, half) = (f.iota(self.e), (f.terms.axes.len_of(self.e).expect("a length") / 2) as i64);
+        let (half_term, whole) = (f.int(half), f.int(2 * half));
+        let moved = f.map(ScalarOp::Add, &[e, half_term]);
+        let partner = f.map(ScalarOp::Mod, &[moved, whole]);
+        let y = f.index(x, &[(self.e, partner)]);
+        let (minus, plus) = (f.real(-1.0), f.real(1.0));
+        let low = f.map(ScalarOp::Lt, &[e, half_term]);
+        let sign = f.map(ScalarOp::Where, &[low, minus, plus]);
+        let (a, b) = (f.mul(&[x, cos]), f.mul(&[sign, y, sin]));
+        f.add(&[a, b])
+    }
+
+    /// The whole layer: `merged` in the form the algebra leaves it, row scales outside the products.
+    fn layer(&mut self, merged: bool, format: Format) -> TermId {
+        let Layer { t, s, m, k, g, e, n, .. } = *self;
+        let x = self.f.param(&[t, m]);
+        let (cos, sin) = (self.f.param(&[t, e]), self.f.param(&[t, e]));
+        let gains = [self.weight(&[m], Format::F32), self.weight(&[m], Format::F32)];
+        let wq = self.weight(&[k, g, e, m], format);
+        let (wk, wv) = (self.weight(&[k, e, m], format), self.weight(&[k, e, m], format));
+        let wo = self.weight(&[m, k, g, e], format);
+        let (gate, up, down) =
+            (self.weight(&[n, m], format), self.weight(&[n, m], format), self.weight(&[m, n], format));
+
+        let r = self.scale(x);
+        let project = |l: &mut Layer, w, gain, x, r| {
+            if merged {
+                let p = l.f.total(&[m], &[w, gain, x]);
+                l.f.mul(&[r, p])
+            } else {
+                l.f.total(&[m], &[w, gain, x, r])
+            }
+        };
+        let q = project(self, wq, gains[0], x, r);
+        let c = project(self, wk, gains[0], x, r);
+        let u = project(self, wv, gains[0], x, r);
+        let (q, c) = (self.rope(q, cos, sin), self.rope(c, cos, sin));
+        self.f.terms.set_name(q, "q");
+        self.f.terms.set_name(c, "c");
+        self.f.terms.set_name(u, "u");
+        let f = &mut self.f;
+        let (c, u) = (f.read(c, s), f.read(u, s));
+        let dot = f.total(&[e], &[q, c]);
+        let half = f.real(0.5);
+        let score = f.mul(&[dot, half]);
+        let (si, ti) = (f.iota(s), f.iota(t));
+        let seen = f.map(ScalarOp::Le, &[si, ti]);
+        let masked = f.masked(seen, score);
+        let o = if merged {
+            let (floor, one) = (f.real(-3e38), f.real(1.0));
+            let top = f.reduce(llmc_artifact::ReduceOp::Max, &[s], masked);
+            let top = f.map(ScalarOp::Max, &[top, floor]);
+            let shifted = f.sub(masked, top);
+            let z = f.map(ScalarOp::Exp, &[shifted]);
+            let (a, b) = (f.total(&[s], &[z, u]), f.total(&[s], &[z]));
+            let b = f.map(ScalarOp::Max, &[b, one]);
+            f.div(a, b)
+        } else {
+            let p = f.softmax(masked, s);
+            f.total(&[s], &[p, u])
+        };
+        f.terms.set_name(o, "o");
+        let wo = f.total(&[k, g, e], &[wo, o]);
+        let x1 = f.add(&[x, wo]);
+        f.terms.set_name(x1, "x1");
+        let r1 = self.scale(x1);
+        let a = project(self, gate, gains[1], x1, r1);
+        let b = project(self, up, gains[1], x1, r1);
+        let f = &mut self.f;
+        let minus = f.real(-1.0);
+        let na = f.mul(&[minus, a]);
+        let ex = f.map(ScalarOp::Exp, &[na]);
+        let one = f.real(1.0);
+        let below = f.add(&[one, ex]);
+        let silu = f.div(a, below);
+        let h = f.mul(&[silu, b]);
+        f.terms.set_name(h, "h");
+        let d = f.total(&[n], &[down, h]);
+        f.add(&[x1, d])
+    }
+}
+
+const NAMES: [&str; 7] = ["t", "s", "m", "k", "g", "e", "n"];
+
+fn fused(layer: &Layer, roots: &[(&str, TermId)]) -> Fused {
+    let roots: Vec<_> = roots.iter().map(|(n, r)| (n.to_string(), *r)).collect();
+    fuse(&layer.f.terms, &roots, layer.facts()).expect("the layer compiles")
+}
+
+/// Every leaf is a small multiple of 1/64: exact in a block of eight bits.
+fn leaf(leaf: Leaf, index: &[i64]) -> Value64 {
+    let x = scrambled(leaf, index).real();
+    llmc_artifact::Value::Real((x * 100.0).round() / 64.0)
+}
+type Value64 = llmc_artifact::Value;
+
+/// A block on the slow interpreter, some tokens at a time.
+struct Machine64<'a> {
+    fused: &'a Fused,
+    lowered: Lowered,
+    memory: HashMap<Binding, Vec<u8>>,
+    tokens: u64,
+}
+
+impl<'a> Machine64<'a> {
+    fn new(fused: &'a Fused, tokens: u64) -> Machine64<'a> {
+        let lowered = lower(fused, "block");
+        let mut machine = Machine64 { fused, lowered, memory: HashMap::new(), tokens };
+        for n in 0..machine.lowered.weights.len() {
+            let bytes = machine.weight(n);
+            machine.memory.insert(Binding::Weight(n as u32), bytes);
+        }
+        for (n, c) in machine.lowered.block.caches.iter().enumerate() {
+            let bytes = c.storage.bytes(c.format, |_| 0).expect("a page has a size");
+            machine.memory.insert(Binding::Cache(n as u32), vec![0; bytes as usize]);
+        }
+        machine
+    }
+
+    fn weight(&self, n: usize) -> Vec<u8> {
+        let (source, weight) = (&self.lowered.weights[n], &self.lowered.block.weights[n]);
+        let meaning = Meaning::new(&self.lowered.terms, self.tokens, &leaf);
+        let values: Vec<f64> = meaning
+            .points(&source.order, &Point::new())
+            .iter()
+            .map(|p| meaning.of(source.term, p, &HashMap::new()).real())
+            .collect();
+        let bytes: Vec<u8> = match weight.format {
+            Format::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+            Format::Q8_0 => values
+                .chunks(32)
+                .flat_map(|b| {
+                    let scale = 0x2400u16.to_le_bytes(); // 1/64
+                    scale.into_iter().chain(b.iter().map(|v| (v * 64.0) as i8 as u8)).collect::<Vec<_>>()
+                })
+                .collect(),
+            other => panic!("no weight of these tests is stored in {other}"),
+        };
+        match weight.storage {
+            Storage::Dense { .. } => bytes,
+            Storage::Panel { rows, reduce } => {
+                let layout = PanelLayout::new(weight.format, rows, reduce).expect("whole blocks");
+                let mut packed = vec![0; layout.bytes()];
+                layout.pack(&bytes, &mut packed);
+                packed
+            }
+            Storage::Paged { .. } => panic!("a weight in pages"),
+        }
+    }
+
+    /// Runs tokens `from..to` and returns the block's first result.
+    fn step(&mut self, from: u64, to: u64) -> Vec<f64> {
+        let rows = to - from;
+        for n in 0..self.fused.terms.params.len() {
+            let order = standard_order(&self.fused.terms, &self.fused.terms.params[n].0);
+            let meaning = Meaning::new(&self.fused.terms, self.tokens, &leaf);
+            let bytes = meaning
+                .points(&order, &Point::new())
+                .iter()
+                .filter(|p| p[&order[0]] >= from as i64 && p[&order[0]] < to as i64)
+                .flat_map(|p| {
+                    let at: Vec<_> = self.fused.terms.params[n].0.iter().map(|a| p[&a]).collect();
+                    (leaf(Leaf::Param(n as u32), &at).real() as f32).to_le_bytes()
+                })
+                .collect();
+            self.memory.insert(Binding::Param(n as u32), bytes);
+        }
+        let seq = SeqId(0);
+        let tables = [
+            (Table::Positions(seq), (from..to).map(|p| p as i32).collect()),
+            (Table::RowSeq(seq), vec![0; rows as usize]),
+            (Table::Lengths(seq), vec![to as i32]),
+            (Table::Blocks(seq), vec![0]),
+            (Table::Picked(seq), vec![rows as i32 - 1]),
+        ];
+        let dims = [(Dim::Rows(seq), rows), (Dim::Picked(seq), 1), (Dim::Blocks(seq), 1)];
+        let length = |d: Dim| d.as_const().unwrap_or_else(|| dims.iter().find(|(e, _)| *e == d).expect("a length").1);
+        for kernel in self.lowered.block.kernels.clone() {
+            let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{e}"));
+            let mut operands = Vec::new();
+            for (o, b) in spec.operands.iter().zip(&kernel.operands) {
+                let size = o.storage.bytes(o.format, length).expect("a size");
+                operands.push(self.memory.get(b).cloned().unwrap_or_else(|| vec![0; size as usize]));
+                if o.write && !matches!(o.storage, Storage::Paged { .. }) {
+                    *operands.last_mut().expect("just pushed") = vec![0; size as usize];
+                }
+            }
+            let mut memory =
+                Memory { operands, tables: tables.iter().cloned().collect(), dims: dims.into_iter().collect() };
+            interpret(&spec, &mut memory);
+            for (b, bytes) in kernel.operands.iter().zip(memory.operands) {
+                self.memory.insert(*b, bytes);
+            }
+        }
+        let floats = |b: &[u8]| b.chunks(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]) as f64).collect();
+        floats(&self.memory[&Binding::Result(0)])
+    }
+}
+
+/// What the block's first result means, rows outermost.
+fn wanted(terms: &Terms, root: TermId, tokens: u64) -> Vec<f64> {
+    let meaning = Meaning::new(terms, tokens, &leaf);
+    let order = standard_order(terms, terms.free(root));
+    meaning.points(&order, &Point::new()).iter().map(|p| meaning.of(root, p, &HashMap::new()).real()).collect()
+}
+
+fn assert_close(got: &[f64], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len());
+    let size = want.iter().fold(1e-9f64, |a, x| a.max(x.abs()));
+    for (i, (a, b)) in got.iter().zip(want).enumerate() {
+        assert!((a - b).abs() <= tolerance * size, "element {i}: {a} for {b} of at most {size}");
+    }
+}
+
+#[test]
+fn a_float_layer_is_five_kernels_and_means_what_it_says() {
+    let mut l = Layer::new(NAMES, [6, 2, 3, 4, 5]);
+    let out = l.layer(true, Format::F32);
+    let fused = fused(&l, &[("out", out)]);
+    let names: Vec<_> = fused.groups.iter().map(|g| g.name.as_str()).collect();
+    assert_eq!(fused.groups.len(), 5, "{names:?}");
+    assert_eq!(fused.appendable, Ok(()));
+    let want = wanted(&l.f.terms, out, 4);
+    let mut machine = Machine64::new(&fused, 4);
+    let whole = machine.step(0, 4);
+    assert_close(&whole, &want, 1e-5);
+    // A token at a time through the caches gives the same.
+    let mut machine = Machine64::new(&fused, 4);
+    let parts: Vec<_> = [(0, 1), (1, 3), (3, 4)].iter().flat_map(|(a, b)| machine.step(*a, *b)).collect();
+    assert_close(&parts, &want, 1e-5);
+}
+
+#[test]
+fn the_naive_spelling_means_the_same() {
+    let mut l = Layer::new(NAMES, [6, 2, 3, 4, 5]);
+    let out = l.layer(false, Format::F32);
+    let fused = fused(&l, &[("out", out)]);
+    let want = wanted(&l.f.terms, out, 3);
+    assert_close(&Machine64::new(&fused, 3).step(0, 3), &want, 1e-5);
+}
+
+#[test]
+fn no_value_has_two_tokens() {
+    for merged in [true, false] {
+        let mut l = Layer::new(NAMES, [6, 2, 3, 4, 5]);
+        let out = l.layer(merged, Format::F32);
+        let fused = fused(&l, &[("out", out)]);
+        for (axes, _) in &fused.terms.stored {
+            let tokens = axes.iter().filter(|a| fused.terms.is_seq(*a)).count();
+            assert!(tokens <= 1);
+        }
+    }
+}
+
+#[test]
+fn quantised_weights_stay_so() {
+    let mut l = Layer::new(NAMES, [64, 2, 1, 32, 96]);
+    let out = l.layer(true, Format::Q8_0);
+    let fused = fused(&l, &[("out", out)]);
+    assert_eq!(fused.groups.len(), 6, "the first activation is quantised by a kernel of its own");
+    let lowered = lower(&fused, "block");
+    let kept = lowered.block.weights.iter().filter(|w| w.format == Format::Q8_0).count();
+    assert_eq!(kept, 7, "{:#?}", lowered.block.weights);
+    let want = wanted(&l.f.terms, out, 2);
+    assert_close(&Machine64::new(&fused, 2).step(0, 2), &want, 0.02);
+}
+
+#[test]
+fn renaming_everything_changes_nothing_but_names() {
+    let shape = |names: [&str; 7]| {
+        let mut l = Layer::new(names, [6, 2, 3, 4, 5]);
+        let out = l.layer(true, Format::F32);
+        let lowered = lower(&fused(&l, &[("out", out)]), "block");
+        lowered
+            .block
+            .kernels
+            .into_iter()
+            .map(|k| {
+                let mut spec = k.spec;
+                spec.axes.iter_mut().for_each(|a| a.name = String::new());
+                (spec.axes, spec.exprs, spec.body, k.operands)
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shape(NAMES), shape(["tok", "key", "z", "y", "w", "v", "a"]));
+}
+
+#[test]
+fn a_norm_alone_and_a_spread_take_their_passes() {
+    // LayerNorm: the spread's body reads the mean, which no factor repairs.
+    let mut l = Layer::new(NAMES, [6, 2, 3, 4, 5]);
+    let (t, m) = (l.t, l.m);
+    let x = l.f.param(&[t, m]);
+    let part = l.f.real(1.0 / 6.0);
+    let sum = l.f.total(&[m], &[x]);
+    let mean = l.f.mul(&[part, sum]);
+    let d = l.f.sub(x, mean);
+    let (square, eps) = (l.f.total(&[m], &[d, d]), l.f.real(1e-3));
+    let spread = l.f.mul(&[part, square]);
+    let sum = l.f.add(&[spread, eps]);
+    let root = l.f.map(ScalarOp::Sqrt, &[sum]);
+    let out = l.f.div(d, root);
+    let fused = fused(&l, &[("out", out)]);
+    assert!(fused.notes.iter().any(|n| n.contains("takes a pass before")), "{:?}", fused.notes);
+    let want = wanted(&l.f.terms, out, 3);
+    assert_close(&Machine64::new(&fused, 3).step(0, 3), &want, 1e-5);
+}
+
+#[test]
+fn the_last_block_runs_on_picked_rows() {
+    let mut l = Layer::new(NAMES, [6, 2, 3, 4, 5]);
+    let (t, m, n) = (l.t, l.m, l.n);
+    let x = l.f.param(&[t, m]);
+    let w = l.weight(&[n, m], Format::F32);
+    let r = l.scale(x);
+    let p = l.f.total(&[m], &[w, x]);
+    let out = l.f.mul(&[r, p]);
+    let roots = [("logits".to_string(), out)];
+    let fused = fuse(&l.f.terms, &roots, Facts { picked: true, ..l.facts() }).expect("the head compiles");
+    assert!(fused.groups.len() <= 2);
+    let want = wanted(&l.f.terms, out, 4);
+    let got = Machine64::new(&fused, 4).step(0, 4);
+    assert_close(&got, &want[want.len() - got.len()..], 1e-5);
+}
+
+#[test]
+fn a_table_is_read_at_tokens_from_the_panels_of_the_head() {
+    let mut l = Layer::new(NAMES, [6, 2, 3, 4, 5]);
+    let (t, m, n) = (l.t, l.m, l.n);
+    let table = l.weight(&[n, m], Format::F32);
+    l.f.terms.params.push((Axes::from_iter([t]), Type::Int));
+    let tokens = l.f.terms.add(Term::Param(0));
+    let out = l.f.index(table, &[(n, tokens)]);
+    let fused = fused(&l, &[("x", out)]);
+    let lowered = lower(&fused, "first");
+    assert_eq!(lowered.block.kernels.len(), 1);
+    assert_eq!(lowered.block.weights[0].storage, Storage::Panel { rows: 5, reduce: 6 });
+    assert_eq!(lowered.weights[0].order, [n, m]);
+    for k in lowered.block.kernels {
+        verify(k.spec).unwrap_or_else(|e| panic!("{e}"));
+    }
+}

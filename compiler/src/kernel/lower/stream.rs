@@ -1,0 +1,119 @@
+//! The stream family: a fold with a tuple of states, and its finish.
+
+use super::expr::Place;
+use super::{AxisRef, Body, ExprRef, Kernel, KernelExtent, ResultRef};
+use crate::alpha;
+use crate::group::{Fold, Work};
+use crate::kernel::{Dot, State as KernelState, Stream as KernelStream};
+use crate::normal::{Term, TermId};
+use crate::stream::State;
+use llmc_artifact::{ScalarOp, Type};
+use llmc_frontend::graph::{Axes, AxisId, Extent};
+
+impl Kernel<'_, '_> {
+    pub(super) fn stream(&mut self, values: &[u32]) -> Body {
+        let fold = self.joined(values);
+        let order = self.walk_order(values[0]);
+        let parallel_ids: Vec<_> = order.iter().copied().filter(|a| fold.parallel.contains(*a)).collect();
+        let parallel = self.all_axes(&parallel_ids);
+        let over = self.over(&fold);
+        let over_axes: Axes = fold.stream.over.iter().copied().collect();
+
+        let mut place = Place { scope: 1, ..Place::default() };
+        let mut dots = Vec::new();
+        for d in &fold.dots {
+            dots.push(self.dot(*d, &over_axes));
+            place.results.push((*d, ResultRef(dots.len() as u16 - 1), vec![]));
+        }
+        let mut states = Vec::new();
+        let mut after = Place { scope: 1000, ..Place::default() };
+        for state in &fold.stream.states {
+            // Each state sees one more earlier state than the one before.
+            place.scope += 1;
+            let free = self.l.terms.free(state.source).minus(&fold.parallel);
+            let axes: Vec<_> = order.iter().copied().filter(|a| free.contains(*a)).collect();
+            states.push(self.state(state, &axes, &place));
+            let number = ResultRef((dots.len() + states.len() - 1) as u16);
+            place.results.push((state.source, number, axes.clone()));
+            after.results.push((state.source, number, axes));
+        }
+        let mut finish = Vec::new();
+        for n in values {
+            let value = self.expr(self.value(*n).term, &after);
+            finish.extend(self.stores(*n, value));
+        }
+        let rest: Vec<_> = order.iter().copied().filter(|a| !fold.parallel.contains(*a)).collect();
+        let finish_axes = self.all_axes(&rest);
+        Body::Stream(KernelStream { parallel, over, dots, states, finish, finish_axes })
+    }
+
+    /// The loop of several values: every state and dot once.
+    fn joined(&self, values: &[u32]) -> Fold {
+        let folds = values.iter().map(|n| match &self.value(*n).work {
+            Work::Stream(f) => f.clone(),
+            _ => panic!("lower: a stream's values are streams"),
+        });
+        let join = |mut all: Fold, f: Fold| {
+            for s in f.stream.states {
+                if all.stream.state_of(s.source).is_none() {
+                    all.stream.states.push(s);
+                }
+            }
+            all.dots.extend(f.dots.into_iter().filter(|d| !all.dots.contains(d)).collect::<Vec<_>>());
+            all.sight = all.sight.zip(f.sight).map(|(a, b)| a.join(b));
+            all
+        };
+        folds.reduce(join).expect("lower: a group has a value")
+    }
+
+    fn over(&mut self, fold: &Fold) -> Vec<AxisRef> {
+        let over = fold.stream.over.clone();
+        let Some(sight) = fold.sight else { return self.all_axes(&over) };
+        let key = over[0];
+        let row = self.l.terms.views[&key];
+        let Extent::View(seq) = self.l.terms.axes[key].extent else { panic!("lower: keys are a view's tokens") };
+        let of = self.axis(row);
+        let extent =
+            KernelExtent::Keys { seq, of, causal: sight.causal, window: sight.window.filter(|_| sight.causal) };
+        vec![self.new_axis(key, extent)]
+    }
+
+    /// An inner contraction: factors without the folded axis on the left, the others on the right.
+    fn dot(&mut self, dot: TermId, over: &Axes) -> Dot {
+        let Term::Sum(bound, factors) = self.l.terms.term(dot).clone() else {
+            panic!("lower: a reduction inside a loop is a sum of products")
+        };
+        let reduce: Vec<AxisId> = bound.iter().collect();
+        let reduce = self.all_axes(&reduce);
+        let moving = |k: &Self, f: &TermId| !k.l.terms.free(*f).intersect(over).is_empty();
+        let (right, left): (Vec<_>, Vec<_>) = factors.into_iter().partition(|f| moving(self, f));
+        let mut side = |factors: Vec<TermId>| {
+            let term = alpha::product(&mut self.l.terms, factors);
+            self.expr(term, &Place::default())
+        };
+        let (left, right) = (side(left), side(right));
+        Dot { reduce, left, right }
+    }
+
+    fn state(&mut self, state: &State, axes: &[AxisId], place: &Place) -> KernelState {
+        let body = self.expr(state.body, place);
+        let repair = self.repair(state, place);
+        KernelState { op: state.op, init: state.init, axes: self.all_axes(axes), body, repair }
+    }
+
+    /// `H(new - old)`, for every factor that moves.
+    fn repair(&mut self, state: &State, place: &Place) -> Option<ExprRef> {
+        let mut ratio = None;
+        for moved in &state.repair {
+            let new = self.expr(moved.by, place);
+            let old = self.expr(moved.by, &Place { old: true, ..place.clone() });
+            let by = self.apply(ScalarOp::Sub, vec![new, old], Type::Real);
+            let factor = self.apply(moved.op, vec![by], Type::Real);
+            ratio = Some(match ratio {
+                None => factor,
+                Some(r) => self.apply(ScalarOp::Mul, vec![r, factor], Type::Real),
+            });
+        }
+        ratio
+    }
+}
