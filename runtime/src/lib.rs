@@ -2,6 +2,7 @@
 //!
 //! Needs no compiler: what it shares with one is the leaf crate `llmc-artifact`.
 
+mod beam;
 pub mod chat;
 pub mod device;
 pub mod engine;

@@ -148,6 +148,17 @@ impl Session {
         Ok(())
     }
 
+    /// The sequence behind it, for a step that runs its chosen token in a batch with others'.
+    pub(crate) fn sequence_mut(&mut self) -> &mut Sequence {
+        &mut self.sequence
+    }
+
+    /// Notes the outputs of that step.
+    pub(crate) fn set_logits(&mut self, outputs: Vec<Output>) -> Result<(), RunError> {
+        self.logits = first_output(outputs)?.data;
+        Ok(())
+    }
+
     #[cfg(test)]
     pub(crate) fn sequence_len(&self) -> usize {
         self.sequence.len()

@@ -240,13 +240,12 @@ fn generate(session: &mut Session, prompt: &[u32], max_tokens: usize) -> Result<
 
 #[test]
 fn generation_runs_chosen_tokens_by_the_decode_plan() {
-    // Of the answer's two numbers the sampler chooses the larger: token 0 while the hash is above the length.
     let mut session = Session::new(&engine(4));
     let made = generate(&mut session, &[3, 4, 5], 4).unwrap();
     let mut list = vec![3, 4, 5];
     for token in &made.tokens {
-        let [hash, count] = answer(&list);
-        assert_eq!(*token, (count > hash) as u32);
+        let [zero, one] = answer(&list);
+        assert_eq!(*token, (one > zero) as u32);
         list.push(token + GENERATED);
     }
     assert_eq!((made.tokens.len(), made.finish), (4, Finish::MaxTokens));
@@ -338,4 +337,59 @@ fn weights_must_be_given_when_the_artifact_has_none() {
     let error = Engine::on(Box::new(Double::new(None)), &artifact, None, &EngineOptions::default()).unwrap_err();
     assert_eq!(error.code(), "E0810");
     assert!(error.to_string().contains("`--weights`"), "{error}");
+}
+
+/// Every continuation of `list` with this many tokens, and its score, by brute force.
+fn all_continuations(list: &[u32], tokens: usize) -> Vec<(Vec<u32>, f64)> {
+    if tokens == 0 {
+        return vec![(vec![], 0.0)];
+    }
+    let mut all = Vec::new();
+    for token in 0..2 {
+        let score = crate::sample::log_probability(&answer(list), token);
+        let longer = [list, &[token + GENERATED]].concat();
+        for (rest, more) in all_continuations(&longer, tokens - 1) {
+            all.push(([&[token][..], &rest].concat(), score + more));
+        }
+    }
+    all
+}
+
+#[test]
+fn beams_as_wide_as_the_tree_find_the_likeliest() {
+    let mut greedy_is_best = 0;
+    for seed in 0..20 {
+        let prompt = [seed, seed * 2 + 1];
+        let mut session = Session::new(&engine(16));
+        let options = GenerateOptions { max_tokens: 4, stop: vec![] };
+        let made = session.beam_search(&prompt, 16, &options).unwrap();
+        let all = all_continuations(&prompt, 4);
+        let best = all.iter().map(|(_, score)| *score).fold(f64::NEG_INFINITY, f64::max);
+        let found = all.iter().find(|(tokens, _)| *tokens == made.tokens).unwrap().1;
+        assert!((found - best).abs() < 1e-9, "{prompt:?}: {found} of {best}");
+        assert_eq!(session.tokens(), [&prompt[..], &made.tokens].concat());
+        let greedy = generate(&mut Session::new(&engine(16)), &prompt, 4).unwrap();
+        greedy_is_best += (greedy.tokens == made.tokens) as u32;
+    }
+    assert!((1..20).contains(&greedy_is_best), "{greedy_is_best} of 20 would also have been found without beams");
+}
+
+#[test]
+fn one_beam_is_greedy_and_beams_end() {
+    let options = GenerateOptions { max_tokens: 6, stop: vec![] };
+    let (mut a, mut b) = (Session::new(&engine(16)), Session::new(&engine(16)));
+    let greedy = generate(&mut a, &[4, 2], 6).unwrap();
+    let beam = b.beam_search(&[4, 2], 1, &options).unwrap();
+    assert_eq!((beam.tokens, beam.finish), (greedy.tokens.clone(), Finish::MaxTokens));
+    assert_eq!(a.prefill(&[9]).unwrap(), b.prefill(&[9]).unwrap(), "both go on alike");
+
+    let stop = GenerateOptions { max_tokens: 6, stop: vec![greedy.tokens[0]] };
+    let mut c = Session::new(&engine(16));
+    let beam = c.beam_search(&[4, 2], 1, &stop).unwrap();
+    assert_eq!((beam.tokens.len(), beam.finish), (0, Finish::Stop(greedy.tokens[0])));
+
+    let bounded = engine_with(&model(None, Some(5), None), 16, 100, None);
+    let mut d = Session::new(&bounded);
+    let beam = d.beam_search(&[4, 2], 3, &options).unwrap();
+    assert_eq!((beam.tokens.len(), beam.finish), (3, Finish::Bound));
 }
