@@ -144,6 +144,9 @@ impl<'c> Emitter<'c> {
     /// Floor quotient and remainder of ints; 0 and the dividend where the divisor is 0.
     pub fn lane_div_rem(&self, a: Lane<'c>, b: Lane<'c>, lanes: u32) -> (Lane<'c>, Lane<'c>) {
         let divisor = if b.form == Form::Uniform { b.value.constant().filter(|n| *n > 0) } else { None };
+        if divisor == Some(1) {
+            return (a, Lane::uniform(self.like_int(b.value, 0)));
+        }
         if let (Some(n), Some(step)) = (divisor, a.step()) {
             // The base is a multiple of `g`, and so is its remainder: where the lanes stay below the next multiple of
             // `g` they cannot carry into the quotient.

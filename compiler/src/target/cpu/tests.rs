@@ -550,3 +550,13 @@ fn dots_over_constant_axes() {
         }
     }
 }
+
+#[test]
+fn keys_side_by_side_are_vector_loads() {
+    // Neither the score nor the value product gathers: every load of a cache is a whole vector.
+    let spec = attention(Attention { format: Format::F16, ..PLAIN });
+    let target = super::Cpu::new("cpu:v4").expect("a level");
+    let text = crate::target::Target::text(&target, &[spec], crate::target::Text::Llvm).expect("code");
+    assert!(text.contains("load <16 x half>"), "no vector load in\n{text}");
+    assert!(!text.contains("load half") && !text.contains("load i16"), "a gather in\n{text}");
+}
