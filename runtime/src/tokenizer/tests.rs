@@ -141,6 +141,68 @@ fn a_panic_of_the_library_is_an_error() {
     assert_eq!(Tokenizer::new(Path::new(""), data).err().unwrap().code, FileCode::Tokenizer);
 }
 
+/// A folder with a one-tensor checkpoint, the tokenizer of `byte_level`, and these other files.
+fn hf_folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &[u8]| std::fs::write(dir.path().join(name), text).unwrap();
+    put("config.json", br#"{"model_type": "llama", "bos_token_id": 3, "eos_token_id": 4}"#);
+    let header = br#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    put("model.safetensors", &[&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat());
+    put("tokenizer.json", build(byte_level("smollm")).unwrap().data().json.as_bytes());
+    files.iter().for_each(|(name, text)| put(name, text.as_bytes()));
+    dir
+}
+
+fn hf_data(files: &[(&str, &str)]) -> Result<TokenizerData, FileError> {
+    let dir = hf_folder(files);
+    crate::weights::open(dir.path()).unwrap().tokenizer_data().map(|d| d.expect("the folder has a tokenizer"))
+}
+
+#[test]
+fn a_folder_names_its_special_tokens_in_several_files() {
+    let data = hf_data(&[]).unwrap();
+    assert_eq!((data.bos, &data.eos[..], data.chat_template), (Some(3), &[4][..], None));
+    let settings = r#"{"bos_token": "a", "eos_token": {"content": "<|end|>"}, "chat_template": "from settings"}"#;
+    let generation = r#"{"eos_token_id": [7, 4]}"#;
+    let data = hf_data(&[("tokenizer_config.json", settings), ("generation_config.json", generation)]).unwrap();
+    // `a` is the 65th printable byte, `<|end|>` the last token.
+    assert_eq!((data.bos, &data.eos[..]), (Some(64), &[261, 7, 4][..]));
+    assert_eq!(data.chat_template.as_deref(), Some("from settings"));
+    let data = hf_data(&[("tokenizer_config.json", settings), ("chat_template.jinja", "its own file")]).unwrap();
+    assert_eq!(data.chat_template.as_deref(), Some("its own file"));
+    let named = r#"{"chat_template": [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]}"#;
+    assert_eq!(hf_data(&[("tokenizer_config.json", named)]).unwrap().chat_template.as_deref(), Some("d"));
+}
+
+#[test]
+fn a_folder_with_a_damaged_tokenizer_says_so() {
+    let deep = "[".repeat(1 << 20);
+    for broken in ["", "{", "[1]", "{\"model\": 1}", &deep] {
+        let dir = hf_folder(&[("tokenizer.json", broken)]);
+        let error = crate::weights::open(dir.path()).unwrap().tokenizer().err().expect(&broken[..broken.len().min(20)]);
+        assert!(["E0609", "E0611"].contains(&error.code()), "{error}");
+    }
+    assert_eq!(hf_data(&[("tokenizer_config.json", "{")]).err().unwrap().code(), "E0609");
+}
+
+#[test]
+fn a_word_piece_tokenizer_works() {
+    let json = r###"{"version": "1.0", "added_tokens": [{"id": 0, "content": "[CLS]", "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}}], "pair": [],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [0], "tokens": ["[CLS]"]}}},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": {"[CLS]": 0, "[UNK]": 1, "un": 2, "##do": 3, "it": 4}}}"###;
+    let t = Tokenizer::new(Path::new(""), TokenizerData { json: json.into(), ..Default::default() }).unwrap();
+    assert_eq!(t.encode("Undo it x", true).unwrap(), [0, 2, 3, 4, 1]);
+    assert_eq!(t.decode(&[0, 2, 3, 4]), "undo it");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -148,6 +210,13 @@ proptest! {
     fn any_text_comes_back(text in "\\PC{0,30}[ \\n]{0,3}[0-9a-z]{0,5}") {
         let t = build(byte_level("smollm")).unwrap();
         prop_assert_eq!(t.decode(&t.encode(&text, true).unwrap()), text);
+    }
+
+    /// Token by token makes what the library makes of the whole list, also where bytes are no characters.
+    #[test]
+    fn streams_agree_with_the_library(tokens in prop::collection::vec(0..262u32, 0..40)) {
+        let t = build(byte_level("smollm")).unwrap();
+        prop_assert_eq!(t.decode(&tokens), t.inner.decode(&tokens, true).unwrap());
     }
 
     #[test]
