@@ -268,9 +268,20 @@ fn exp(x: f64) -> f64 {
     }
     let n = (x * std::f64::consts::LOG2_E).round();
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let polynomial = (1..=13).rev().fold(1.0, |sum, k| 1.0 + sum * r / k as f64);
+    let polynomial = TAYLOR.iter().rev().fold(0.0, |sum, c| sum * r + c);
     polynomial * f64::from_bits(((n as i64 + 1023) as u64) << 52)
 }
+
+/// 1/k!
+const TAYLOR: [f64; 14] = {
+    let mut c = [1.0; 14];
+    let mut k = 1;
+    while k < 14 {
+        c[k] = c[k - 1] / k as f64;
+        k += 1;
+    }
+    c
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,11 @@
 //! Real checkpoints, their tokenizers and their chat templates, beside what independent software makes of them.
 
-use crate::support::models::{golden_values, smollm2, tiny_llama};
-use llmc_artifact::{ConfigValue, Format, TensorInfo};
+use crate::support::models::{golden_values, smollm2, tiny_llama, tiny_llama_gguf};
+use llmc_artifact::{Checkpoint, ConfigValue, Format, TensorInfo};
 use llmc_runtime::chat::{ChatTemplate, Message};
 use llmc_runtime::tokenizer::Tokenizer;
-use llmc_runtime::weights::{self, quantise};
+use llmc_runtime::weights::gguf::GgufFile;
+use llmc_runtime::weights::{self, CheckpointFile, quantise};
 use serde_json::Value;
 
 fn numbers(v: &Value) -> Vec<u32> {
@@ -84,4 +85,28 @@ fn a_folder_of_safetensors_is_read() {
     let values = quantise::dequantise(Format::F32, folder.tensor_bytes(name).unwrap());
     assert!(values.iter().all(|x| x.abs() < 1.5) && values.iter().any(|x| x.abs() > 0.2), "random weights, sd 0.2");
     assert_eq!(folder.tokenizer().err().unwrap().code(), "E0610");
+}
+
+#[test]
+fn the_tiny_llama_exists_in_every_format() {
+    let folder = weights::open(&tiny_llama()).unwrap();
+    for format in [Format::F32, Format::F16, Format::BF16, Format::Q4_1, Format::Q8_0] {
+        let file = GgufFile::from_bytes("tiny", tiny_llama_gguf(format)).unwrap();
+        assert_eq!(file.tensor_names().len(), folder.tensor_names().len());
+        let read = |name: &str, from: &dyn CheckpointFile| {
+            quantise::dequantise(from.tensor(name).unwrap().format, from.tensor_bytes(name).unwrap())
+        };
+        assert_eq!(file.tensor("blk.1.attn_q.weight").unwrap().format, format);
+        let ours = read("blk.1.attn_q.weight", &file);
+        let theirs = read("model.layers.1.self_attn.q_proj.weight", &*folder);
+        // Rows 0 and 1 are a rotary pair: the first rows of the first head's halves of 4.
+        for (row, source) in [(0, 0), (1, 4), (2, 1), (8, 8), (9, 12)] {
+            for i in 0..32 {
+                assert!((ours[row * 32 + i] - theirs[source * 32 + i]).abs() < 0.08, "{format}: row {row}, column {i}");
+            }
+        }
+        let tokenizer = file.tokenizer().unwrap();
+        let text = "hello world: 1+2 = 3?\n";
+        assert_eq!(tokenizer.decode(&tokenizer.encode(text, true).unwrap()), text);
+    }
 }
