@@ -7,6 +7,7 @@ pub mod elaborate;
 pub mod graph;
 pub mod interval;
 pub mod program;
+pub mod reference;
 pub mod syntax;
 
 pub use compile::{Compiled, MODELS, compile_text, select_model};

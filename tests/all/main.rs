@@ -4,4 +4,5 @@ mod checkpoints;
 mod docs;
 mod errors;
 mod hygiene;
+mod oracle;
 mod support;

@@ -209,6 +209,27 @@ impl FormatSpec {
     }
 }
 
+impl FormatSpec {
+    /// The values of a whole block: those of [`FormatSpec::decode`].
+    ///
+    /// # Panics
+    /// When `bytes` is shorter than a block or `out` longer: callers slice whole blocks.
+    pub fn decode_block(&self, bytes: &[u8], out: &mut [f32]) {
+        let part = |name: &str| {
+            let (at, field) = self.field(name).expect("a format's value names its own fields");
+            move |i: usize| read_lane(field.lanes, &bytes[at..], i, field.count)
+        };
+        let (quant, high) = (part(self.quant), self.high.map(part));
+        let scale = self.scale.map(|name| part(name)(0));
+        let offset = self.offset.map(|name| part(name)(0));
+        for (i, x) in out.iter_mut().enumerate() {
+            let q = quant(i) + high.as_ref().map_or(0.0, |h| 16.0 * h(i)) - self.zero as f32;
+            let scaled = scale.map_or(q, |d| d * q);
+            *x = offset.map_or(scaled, |m| scaled + m);
+        }
+    }
+}
+
 fn read_lane(lanes: Lanes, bytes: &[u8], i: usize, count: usize) -> f32 {
     match lanes {
         Lanes::Plain(d) => read_scalar(d, &bytes[i * d.bytes()..]),
@@ -279,5 +300,8 @@ mod tests {
         let spec = Format::Q4_1.spec();
         assert_eq!(spec.decode(&block, 0), 0.5 * 3.0 - 1.0);
         assert_eq!(spec.decode(&block, 16), 0.5 * 10.0 - 1.0);
+        let mut all = [0.0; 32];
+        spec.decode_block(&block, &mut all);
+        assert!((0..32).all(|i| all[i] == spec.decode(&block, i)));
     }
 }
