@@ -130,15 +130,19 @@ fn total(egraph: &Algebra, prices: &Prices, choice: &Choice, roots: &[Id]) -> Op
     Some(order.iter().map(|c| prices.node(egraph, *c, &choice[c], &chosen)).sum())
 }
 
-/// The terms of a choice. Bound axes take the lowest level that their bodies leave; nothing is normalised again.
-pub fn rebuild(egraph: &Algebra, choice: &Choice, roots: &[Id]) -> (Terms, Vec<TermId>) {
+/// The terms of a choice, with the names that people gave to classes. Bound axes take the lowest level that their
+/// bodies leave; nothing is normalised again.
+pub fn rebuild(egraph: &Algebra, choice: &Choice, people: &People, roots: &[Id]) -> (Terms, Vec<TermId>) {
     let order = order(egraph, choice, roots).expect("extract: the choice has no circle");
     let mut terms = egraph.analysis.terms.emptied();
     let names = binder_names(egraph, choice, &order, roots, &mut terms);
-    let mut build = Build { egraph, choice, names, terms, done: IndexMap::new() };
+    let mut build = Build { egraph, choice, people, names, terms, done: IndexMap::new() };
     let roots = roots.iter().map(|r| build.class(*r, &[])).collect();
     (build.terms, roots)
 }
+
+/// The names that the text gave to some classes.
+pub type People = IndexMap<Id, String>;
 
 /// For every class that binds axes, what each is called.
 type Names = IndexMap<Id, Vec<(AxisId, AxisId)>>;
@@ -181,6 +185,7 @@ fn binder_names(egraph: &Algebra, choice: &Choice, order: &[Id], roots: &[Id], t
 struct Build<'a> {
     egraph: &'a Algebra,
     choice: &'a Choice,
+    people: &'a People,
     names: Names,
     terms: Terms,
     done: IndexMap<(Id, Vec<(AxisId, AxisId)>), TermId>,
@@ -197,6 +202,11 @@ impl Build<'_> {
             return *done;
         }
         let term = self.node(class, &to);
+        if let Some(name) = self.people.get(&class)
+            && !self.terms.operands(term).is_empty()
+        {
+            self.terms.set_name(term, name);
+        }
         self.done.insert((class, to), term);
         term
     }

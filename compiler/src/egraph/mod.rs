@@ -12,7 +12,7 @@ use crate::normal::text::print;
 use crate::normal::verify::verify;
 use crate::normal::{TermId, Terms};
 use egg::{EGraph, Id};
-use extract::{Choice, extract, rebuild};
+use extract::{Choice, People, extract, rebuild};
 use indexmap::IndexMap;
 use llmc_frontend::graph::{AxisTable, Block};
 use node::{Algebra, Facts, insert};
@@ -77,7 +77,13 @@ fn optimize_here(block: &Block, axes: &AxisTable, facts: &BlockFacts) -> Optimiz
         *class = egraph.find(*class);
     }
     let (choice, cost) = extract(&egraph, &classes);
-    let (mut terms, roots) = rebuild(&egraph, &choice, &classes);
+    let mut people = People::new();
+    for (term, class) in &done {
+        if let Some(name) = &normal.info(*term).name {
+            people.entry(egraph.find(*class)).or_insert_with(|| name.clone());
+        }
+    }
+    let (mut terms, roots) = rebuild(&egraph, &choice, &people, &classes);
     verify(&terms, &roots).unwrap_or_else(|e| panic!("extract: {e}"));
     name_like(&mut terms, &roots, &named);
     let roots = named.iter().zip(roots).map(|((name, _), id)| (name.clone(), id)).collect();

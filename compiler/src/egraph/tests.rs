@@ -1,13 +1,14 @@
 use super::cost::Prices;
-use super::extract::{Choice, cheapest, order, rebuild};
+use super::extract::{Choice, People, cheapest, order, rebuild};
 use super::{BlockFacts, Optimized, optimize};
-use crate::normal::text::expression;
+use crate::normal::text::{expression, reachable};
 use crate::rules::{Law, Stage};
 use crate::testing::draft::Draft;
 use crate::testing::llama::{SMALL, Spelling, TINY, layer};
 use crate::testing::points::{agree, naive, values};
 use crate::testing::random::{Choices, block};
 use egg::Id;
+use llmc_artifact::{ScalarOp, Type};
 use proptest::prelude::*;
 
 fn optimized(d: &Draft, quantised: bool) -> Optimized {
@@ -74,7 +75,7 @@ fn random_choices(d: &Draft, seed: u64, rounds: usize) -> Result<(), String> {
         for class in &classes {
             let mut sides = Vec::new();
             for choice in [&base, &choice] {
-                let (terms, roots) = rebuild(&o.egraph, choice, &[*class]);
+                let (terms, roots) = rebuild(&o.egraph, choice, &People::new(), &[*class]);
                 sides.push((values(&terms, &roots, seed).remove(0), expression(&terms, roots[0])));
             }
             agree(&sides[0].0, &sides[1].0, 1e-6).map_err(|e| format!("{e}\n{}\n{}", sides[0].1, sides[1].1))?;
@@ -103,7 +104,7 @@ fn every_law_of_the_egraph_fires_and_holds() {
                 if order(&o.egraph, &choice, &[class]).is_none() {
                     continue;
                 }
-                let (terms, roots) = rebuild(&o.egraph, &choice, &[class]);
+                let (terms, roots) = rebuild(&o.egraph, &choice, &People::new(), &[class]);
                 sides.push((values(&terms, &roots, seed).remove(0), expression(&terms, roots[0])));
             }
             if let [a, b] = &sides[..] {
@@ -151,6 +152,117 @@ fn a_layer_takes_the_known_form_in_every_spelling() {
             has(text, "* v1)[t = s'2] * ");
             assert_eq!(text.matches(" * wo[").count() + text.matches("(wo[").count(), 2, "{text}");
             assert!(text.contains("saturated"));
+        }
+    }
+}
+
+/// A layer norm's mean is a rank-one correction beside the product; on quantised weights it stays in the prologue.
+#[test]
+fn a_layer_norm_becomes_a_product_and_a_rank_one_correction() {
+    let of = |sizes: (u64, u64)| {
+        let mut d = Draft::new();
+        let (t, m, n) = (d.seq("t"), d.axis("m", sizes.0), d.axis("n", sizes.1));
+        let x = d.param("x", &[t, m], Type::Real);
+        let (gain, bias, w) = (d.weight("gain", &[m]), d.weight("bias", &[m]), d.weight("w", &[n, m]));
+        let y = d.layer_norm(m, x, gain, bias);
+        let p = d.mul(w, y);
+        let sum = d.sum(&[m], p);
+        d.result("y", sum);
+        d
+    };
+    check(&of((3, 4)), false, 1).unwrap();
+    check(&of((3, 4)), true, 1).unwrap();
+    let float = optimized(&of((768, 768)), false).egraph_text();
+    for part in [
+        "let v3[n, m'1] = gain[m = m'1] * w[m = m'1]",
+        "(sum[m'1](v3) * v1 + sum[m'1](x[m = m'1] * v3)) * recip(",
+        " + sum[m'1](bias[m = m'1] * w[m = m'1])",
+    ] {
+        assert!(float.contains(part), "no `{part}` in\n{float}");
+    }
+    let quantised = optimized(&of((768, 768)), true).egraph_text();
+    assert!(quantised.contains("sum[m'3](w[m = m'3] * ("), "{quantised}");
+    assert!(!quantised.contains("* w["), "a quantised weight stays as it is\n{quantised}");
+}
+
+/// Keys of relative positions: a product with the table of all distances, then a gather.
+#[test]
+fn relative_keys_become_a_small_product_and_a_gather() {
+    let mut d = Draft::new();
+    let (t, s, e, r) = (d.seq("t"), d.view("s"), d.axis("e", 64), d.axis("r", 33));
+    let (q, rk) = (d.param("q", &[t, e], Type::Real), d.weight("rk", &[r, e]));
+    let (i, j, low, high, c) = (d.iota(s), d.iota(t), d.int(-16), d.int(16), d.int(16));
+    let gap = d.map(ScalarOp::Sub, &[i, j]);
+    let above = d.map(ScalarOp::Max, &[gap, low]);
+    let clipped = d.map(ScalarOp::Min, &[above, high]);
+    let at = d.map(ScalarOp::Add, &[clipped, c]);
+    let key = d.index(rk, r, at);
+    let p = d.mul(q, key);
+    let score = d.sum(&[e], p);
+    d.result("score", score);
+    check(&d, false, 5).unwrap();
+    let text = optimized(&d, false).egraph_text();
+    assert!(text.contains("sum[e'1](rk[e = e'1] * q[e = e'1])[r = "), "{text}");
+}
+
+/// Masked scores stay zeros and huge ones finite, whichever form is chosen; a row that sees nothing is zero.
+#[test]
+fn masks_and_large_scores_stay_in_range() {
+    for (scale, seen) in [(1.0, true), (1e4, true), (-1e4, true), (1e4, false)] {
+        let mut d = Draft::new();
+        let (t, s, e) = (d.seq("t"), d.view("s"), d.axis("e", 3));
+        let (a, u) = (d.param("a", &[t], Type::Real), d.param("u", &[t, e], Type::Real));
+        let (c, other) = (d.real(scale), d.rename(a, t, s));
+        let p = d.mul(a, other);
+        let score = d.mul(c, p);
+        let (i, j, dead) = (d.iota(s), d.iota(t), d.real(f64::NEG_INFINITY));
+        let mask = d.map(if seen { ScalarOp::Le } else { ScalarOp::Lt }, &[i, j]);
+        let score = d.map(ScalarOp::Where, &[mask, score, dead]);
+        let (z, total) = d.softmax_parts(s, score);
+        let weight = d.div(z, total);
+        let value = d.rename(u, t, s);
+        let p = d.mul(weight, value);
+        let sum = d.sum(&[s], p);
+        d.result("y", sum);
+        let o = optimized(&d, false);
+        let got = values(&o.terms, &[o.roots[0].1], 11).remove(0);
+        agree(&naive(&d, 11)[0], &got, 1e-9).unwrap();
+        assert!(got.iter().all(|v| v.real().is_finite()));
+        assert_eq!(got[..3].iter().all(|v| v.real() == 0.0), !seen);
+    }
+}
+
+/// The same text with other names gives the same form, and every run gives the same.
+#[test]
+fn names_and_runs_do_not_matter() {
+    let plain = layer(SMALL, Spelling::default());
+    let once = optimized(&plain, false).egraph_text();
+    assert_eq!(once, optimized(&plain, false).egraph_text());
+    let mut renamed = layer(SMALL, Spelling::default());
+    let swap = |name: &str| format!("{}q", name.chars().rev().collect::<String>());
+    renamed.axes.0.iter_mut().for_each(|a| a.name = swap(&a.name));
+    let (a, b) = (optimized(&plain, false), optimized(&renamed, false));
+    let shapes = |o: &Optimized| {
+        reachable(&o.terms, o.roots.iter().map(|r| r.1)).iter().map(|id| o.terms.term(*id).clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(shapes(&a), shapes(&b));
+    assert_eq!(a.cost, b.cost);
+}
+
+/// Every block of the model texts that come with the compiler saturates, whatever the weights.
+#[test]
+fn model_texts_saturate() {
+    for (name, text) in llmc_frontend::compile::MODELS {
+        let compiled = llmc_frontend::compile::compile_text(name, text, None);
+        let model = compiled.model.expect("the text checks");
+        for block in &model.blocks {
+            for quantised in [false, true] {
+                let facts = BlockFacts { quantised: vec![quantised; block.weights.len()] };
+                let now = std::time::Instant::now();
+                let o = optimize(block, &model.axes, &facts);
+                println!("{name} {} {:?}\n{}\n{}", block.name, now.elapsed(), o.normal_text(), o.egraph_text());
+                assert!(o.saturation.saturated, "{name}: {}", block.name);
+            }
         }
     }
 }

@@ -42,6 +42,11 @@ impl Terms {
             Some(read) => read,
             None => self.substitute_inside(*x, at, memo),
         };
+        if let Some(name) = self.info(key.0).name.clone()
+            && !self.operands(result).is_empty()
+        {
+            self.set_name(result, &name);
+        }
         memo.insert(key, result);
         result
     }

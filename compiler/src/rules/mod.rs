@@ -68,7 +68,7 @@ laws! {
     Quotient Algebra Normalise "a / b = a * recip(b)" if "the text does not round the quotient";
     Power Algebra Normalise "x ^ 2 = x * x, x ^ 0.5 = sqrt(x), x ^ -1 = recip(x)" if "the exponent is one of these literals";
     Order Algebra Normalise "a > b = b < a, max(a, b) = max(b, a)" if "the operation is mirrored or commutes";
-    Choose Algebra Normalise "where(true, a, b) = a, where(c, a, a) = a" if "the condition or the choice is settled";
+    Choose Algebra Normalise "where(true, a, b) = a, where(c, a, a) = a" if "the condition is settled by bounds, and no axis is lost";
     Hoist Algebra Normalise "S[a](f * g) = f * S[a](g)" if "f has none of the axes a, and no other reduction in g has all of f's";
     Merge Algebra Normalise "S[a](f * S[b](g)) = S[a, b](f * g)" if "no axis of b is in f or in a";
     Length Algebra Normalise "S[a](f) = len(a) * f, max[a](f) = f" if "f lacks a";

@@ -82,4 +82,4 @@ impl Target for Nvptx {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
