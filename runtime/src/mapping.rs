@@ -56,7 +56,7 @@ mod tests {
     fn released_bytes_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let content: Vec<u8> = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let content: Vec<u8> = (0..100_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
         std::fs::write(&path, &content).unwrap();
         let bytes = Bytes::map(&path).unwrap();
         assert_eq!(bytes[..], content);

@@ -3,9 +3,12 @@ use crate::fixture::{Fixture, scrambled};
 use crate::kernel::interpret::{Memory, interpret};
 use crate::kernel::lower::{Lowered, lower};
 use crate::kernel::verify;
+use crate::llvm::testing::Loaded;
 use crate::normal::Term;
 use crate::plan::Binding;
 use crate::stream::check::{Leaf, Meaning, Point};
+use crate::target::Target;
+use crate::target::cpu::Cpu;
 use llmc_artifact::panel::PanelLayout;
 use llmc_artifact::plan::{Storage, Table};
 use llmc_artifact::{Dim, ScalarOp, SeqId};
@@ -163,12 +166,14 @@ struct Machine64<'a> {
     lowered: Lowered,
     memory: HashMap<Binding, Vec<u8>>,
     tokens: u64,
+    /// Compiled kernels, where they run in place of the interpreter.
+    compiled: Option<Vec<Loaded>>,
 }
 
 impl<'a> Machine64<'a> {
     fn new(fused: &'a Fused, tokens: u64) -> Machine64<'a> {
         let lowered = lower(fused, "block");
-        let mut machine = Machine64 { fused, lowered, memory: HashMap::new(), tokens };
+        let mut machine = Machine64 { fused, lowered, memory: HashMap::new(), tokens, compiled: None };
         for n in 0..machine.lowered.weights.len() {
             let bytes = machine.weight(n);
             machine.memory.insert(Binding::Weight(n as u32), bytes);
@@ -238,7 +243,7 @@ impl<'a> Machine64<'a> {
         ];
         let dims = [(Dim::Rows(seq), rows), (Dim::Picked(seq), 1), (Dim::Blocks(seq), 1)];
         let length = |d: Dim| d.as_const().unwrap_or_else(|| dims.iter().find(|(e, _)| *e == d).expect("a length").1);
-        for kernel in self.lowered.block.kernels.clone() {
+        for (number, kernel) in self.lowered.block.kernels.clone().into_iter().enumerate() {
             let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{e}"));
             let mut operands = Vec::new();
             for (o, b) in spec.operands.iter().zip(&kernel.operands) {
@@ -250,7 +255,10 @@ impl<'a> Machine64<'a> {
             }
             let mut memory =
                 Memory { operands, tables: tables.iter().cloned().collect(), dims: dims.into_iter().collect() };
-            interpret(&spec, &mut memory);
+            match &self.compiled {
+                Some(kernels) => kernels[number].run(&mut memory, &[]),
+                None => interpret(&spec, &mut memory),
+            }
             for (b, bytes) in kernel.operands.iter().zip(memory.operands) {
                 self.memory.insert(*b, bytes);
             }
@@ -401,5 +409,24 @@ fn a_table_is_read_at_tokens_from_the_panels_of_the_head() {
     assert_eq!(lowered.weights[0].order, [n, m]);
     for k in lowered.block.kernels {
         verify(k.spec).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
+fn compiled_layers_mean_what_they_say() {
+    for format in [Format::F32, Format::Q8_0] {
+        let sizes = if format == Format::F32 { [6, 2, 3, 4, 5] } else { [64, 2, 1, 32, 96] };
+        let mut l = Layer::new(NAMES, sizes);
+        let out = l.layer(true, format);
+        let fused = fused(&l, &[("out", out)]);
+        let mut machine = Machine64::new(&fused, 4);
+        let kernels = machine.lowered.block.kernels.iter().map(|k| verify(k.spec.clone()).expect("a spec"));
+        let kernels: Vec<_> = kernels.collect();
+        let code = Cpu::new("cpu:native").expect("the host").emit(&kernels).unwrap_or_else(|e| panic!("{e}"));
+        machine.compiled = Some((0..kernels.len()).map(|k| Loaded::of(&code, k)).collect());
+        let got: Vec<_> = [(0, 1), (1, 3), (3, 4)].iter().flat_map(|(a, b)| machine.step(*a, *b)).collect();
+        let tolerance = if format == Format::F32 { 1e-5 } else { 2e-2 };
+        assert_close(&got, &wanted(&l.f.terms, out, 4), tolerance);
+        crate::target::nvptx::tests::assemble(&kernels);
     }
 }

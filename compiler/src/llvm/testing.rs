@@ -192,6 +192,80 @@ impl Launch {
     }
 }
 
+/// A GPU's kernels on this machine: the code that PTX is made from, its thread and block indices and its barrier
+/// replaced by those of a small library of threads, its address spaces by the one of this process.
+pub struct Hosted {
+    library: libloading::Library,
+    infos: Vec<KernelInfo>,
+    _folder: tempfile::TempDir,
+}
+
+impl Hosted {
+    /// Compiles kernels; `library` is the C text of the threads.
+    pub fn new(infos: Vec<KernelInfo>, code: &str, library: &str) -> Hosted {
+        let mut text: String = code.lines().filter(|l| !l.starts_with("target ")).map(|l| format!("{l}\n")).collect();
+        for (from, to) in [
+            (" addrspace(1)", ""),
+            (" addrspace(3)", ""),
+            ("ptx_kernel ", ""),
+            ("@llvm.nvvm.read.ptx.sreg.tid.x", "@host_thread"),
+            ("@llvm.nvvm.read.ptx.sreg.ctaid.x", "@host_block"),
+            ("@llvm.nvvm.barrier.cta.sync.aligned.all", "@host_barrier"),
+        ] {
+            text = text.replace(from, to);
+        }
+        let object =
+            super::machine::object_of_text(&text, "+avx2,+fma,+f16c").unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("kernels.o"), object).expect("room for a kernel");
+        std::fs::write(path("host.c"), library).expect("room for a library");
+        let out = std::process::Command::new("cc")
+            .args(["-O1", "-fPIC", "-shared", "-pthread", "-o"])
+            .args([path("host.so"), path("host.c"), path("kernels.o")])
+            .output()
+            .expect("a C compiler");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        // SAFETY: the object was linked a moment ago from code without initialisers.
+        let library = unsafe { libloading::Library::new(path("host.so")) }.expect("a shared object");
+        Hosted { library, infos, _folder: folder }
+    }
+
+    /// Runs every block of a kernel.
+    pub fn run(&self, kernel: usize, memory: &mut Memory) {
+        type Launch = unsafe extern "C" fn(*const std::ffi::c_void, *const i64, u32, u32) -> i32;
+        let info = &self.infos[kernel];
+        let mut operands: Vec<Vec<u64>> = memory.operands.iter().map(|b| vec![0; b.len().div_ceil(8)]).collect();
+        for (words, bytes) in operands.iter_mut().zip(&memory.operands) {
+            for (w, b) in words.iter_mut().zip(bytes.chunks(8)) {
+                let mut whole = [0; 8];
+                whole[..b.len()].copy_from_slice(b);
+                *w = u64::from_le_bytes(whole);
+            }
+        }
+        let mut tables: Vec<_> = info.tables.iter().map(|t| memory.tables[t].clone()).collect();
+        let mut args: Vec<i64> = operands.iter_mut().map(|o| o.as_mut_ptr() as i64).collect();
+        args.extend(tables.iter_mut().map(|t| t.as_mut_ptr() as i64));
+        args.extend(info.dims.iter().map(|d| memory.dim(*d) as i64));
+        assert!(args.len() <= 32 && info.scratch <= 1 << 18, "larger than the stand-in");
+        args.resize(32, 0);
+        let blocks: u64 = info.items.iter().map(|d| memory.dim(*d)).product();
+        // SAFETY: the kernel takes these words by construction, and its operands are as large as the spec says.
+        let status = unsafe {
+            let kernel: libloading::Symbol<*const std::ffi::c_void> =
+                self.library.get(info.symbol.as_bytes()).expect("the symbol");
+            let launch: libloading::Symbol<Launch> = self.library.get(b"host_launch").expect("the library");
+            launch(*kernel, args.as_ptr(), info.threads, blocks as u32)
+        };
+        assert_eq!(status, 0, "threads could not be started");
+        for (bytes, words) in memory.operands.iter_mut().zip(&operands) {
+            for (b, w) in bytes.chunks_mut(8).zip(words) {
+                b.copy_from_slice(&w.to_le_bytes()[..b.len()]);
+            }
+        }
+    }
+}
+
 /// Compiles a kernel for every target that runs here, runs it and holds it to the interpreter: results within
 /// `tolerance` of the largest magnitude, and the same bits however the work is cut.
 pub fn check(spec: &Verified<KernelSpec>, memory: &Memory, tolerance: f64) {

@@ -584,6 +584,13 @@ pub(crate) mod tests {
         assert_eq!(code(&changed(8)), "E0703");
         assert_eq!(code(&changed(64)), "E0705", "code");
         assert_eq!(code(&changed(good.len() - 1)), "E0705", "header");
+        let mut other = good[..64].to_vec();
+        other.extend(br#"{"plan":"none"}"#);
+        other[16..24].copy_from_slice(&64u64.to_le_bytes());
+        other[24..32].copy_from_slice(&15u64.to_le_bytes());
+        let hash = blake3::hash(&other[64..]);
+        other[32..64].copy_from_slice(hash.as_bytes());
+        assert_eq!(code(&other), "E0706");
         assert_eq!(Artifact::open(dir.path().join("none")).unwrap_err().code(), "E0701");
         assert_eq!(sample().write(dir.path().join("no/where"), None).unwrap_err().code(), "E0709");
     }

@@ -18,10 +18,9 @@ impl MappedFile {
         if file.metadata()?.len() == 0 {
             return Ok(MappedFile(None)); // mapping nothing is an error on some systems
         }
-        // SAFETY: the map is private and read-only, and all access goes through slices of its own length. A process
-        // that rewrites the file in place could change the bytes under us; artifacts are written aside and renamed,
-        // so llmc never does, and nothing here relies on two reads of a byte being equal after it was verified but
-        // for code, which is copied out before it is verified.
+        // SAFETY: the map is private and read-only, and all access goes through slices of its own length. Another
+        // process that rewrites the file in place changes values under us, never lengths; llmc itself writes artifacts
+        // aside and renames them. Only code must not change once it is verified, and code is copied out before that.
         let map = unsafe { Mmap::map(&file)? };
         Ok(MappedFile(Some(map)))
     }

@@ -48,6 +48,12 @@ pub fn open(path: &Path) -> Result<Box<dyn CheckpointFile>, FileError> {
     if meta.is_dir() {
         return Ok(Box::new(hf::HfFolder::open(path)?));
     }
+    if !meta.is_file() {
+        // Reading a pipe or a device could wait for ever.
+        return Err(FileError::new(FileCode::UnknownKind, path, "")
+            .found("neither a file nor a folder")
+            .expected("a GGUF file, or a folder with config.json and *.safetensors"));
+    }
     if starts_as_gguf(path)? {
         return Ok(Box::new(gguf::GgufFile::open(path)?));
     }

@@ -175,4 +175,5 @@ fn what_is_no_checkpoint_is_told() {
     assert_eq!(open(&dir.path().join("nowhere")).err().unwrap().code, FileCode::Unreadable);
     std::fs::write(&file, "GGUF").unwrap();
     assert_eq!(open(&file).err().unwrap().code, FileCode::Truncated);
+    assert_eq!(open(Path::new("/dev/null")).err().unwrap().code, FileCode::UnknownKind);
 }

@@ -13,7 +13,7 @@ pub const SEQ: SeqId = SeqId(0);
 pub const ROWS: Dim = Dim::Rows(SEQ);
 
 /// Memory for a spec: random operands, `rows` rows of sequences of these lengths, the rows being their last tokens.
-pub(super) fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory {
+pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory {
     let mut random = Random::new(seed);
     let rows: u64 = sequences.iter().map(|(_, rows)| rows).sum();
     let blocks = sequences.iter().map(|(length, _)| length.div_ceil(PAGE_TOKENS as u64)).max().unwrap_or(1);

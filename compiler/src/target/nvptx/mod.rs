@@ -82,4 +82,4 @@ impl Target for Nvptx {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,8 +1,11 @@
-//! Every family's PTX is accepted by NVIDIA's assembler.
+//! Every family's PTX is accepted by NVIDIA's assembler, and the code it is made from agrees with the interpreter when
+//! a block's threads are threads of this machine.
 
 use super::*;
+use crate::kernel::interpret::{Memory, interpret};
 use crate::kernel::sample::projections;
-use crate::target::cpu::tests::{Attention, PLAIN, attention, rope, statistics, unary};
+use crate::llvm::testing::{Hosted, compare};
+use crate::target::cpu::tests::{Attention, PLAIN, attention, embedding, memory, rope, search, statistics, unary};
 use llmc_artifact::{Format, ScalarOp};
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,7 +21,7 @@ fn ptxas() -> Option<PathBuf> {
 }
 
 /// Compiles kernels for every level and lets the assembler judge.
-fn assemble(kernels: &[Verified<KernelSpec>]) {
+pub(crate) fn assemble(kernels: &[Verified<KernelSpec>]) {
     let Some(ptxas) = ptxas() else {
         eprintln!("skipped: ptxas is not installed; set PTXAS to its path");
         return;
@@ -80,8 +83,52 @@ fn contractions_of_every_format_assemble() {
 
 #[test]
 fn searches_and_embeddings_assemble() {
-    assemble(&[
-        crate::target::cpu::tests::search(1500, 5),
-        crate::target::cpu::tests::embedding(Format::Q5_1, 96, false),
-    ]);
+    assemble(&[search(1500, 5), embedding(Format::Q5_1, 96, false)]);
+}
+
+/// Runs kernels with threads of this machine and holds them to the interpreter.
+fn host(cases: &[(Verified<KernelSpec>, Memory)], tolerance: f64) {
+    let kernels: Vec<_> = cases.iter().enumerate().map(|(i, (k, _))| named(k.clone(), format!("k{i}"))).collect();
+    let target = Nvptx::new("sm_80").expect("a level");
+    let (infos, code) = target.compile(&kernels, Stage::Llvm).unwrap_or_else(|e| panic!("{e}"));
+    let hosted = Hosted::new(infos, &String::from_utf8_lossy(&code), include_str!("host.c"));
+    for (i, (spec, memory)) in cases.iter().enumerate() {
+        let (mut got, mut want) = (memory.clone(), memory.clone());
+        hosted.run(i, &mut got);
+        interpret(spec, &mut want);
+        for (n, o) in spec.operands.iter().enumerate().filter(|(_, o)| o.write) {
+            let place = format!("{} ({i}) on threads, operand `{}`", spec.name, o.name);
+            compare(&place, o.format, &got.operands[n], &want.operands[n], tolerance);
+        }
+    }
+}
+
+#[test]
+fn threads_agree_with_the_interpreter() {
+    let sequences = [(1, 1), (130, 2), (17, 1)];
+    let with = |spec: Verified<KernelSpec>, seed| {
+        let memory = memory(&spec, seed, &sequences);
+        (spec, memory)
+    };
+    let contract = |weight, input| {
+        let spec = projections(weight, input, 24, 96).spec;
+        crate::kernel::verify::verify(spec).expect("a spec")
+    };
+    let mut cases = vec![
+        with(attention(Attention { heads: 1, ..PLAIN }), 1),
+        with(attention(Attention { heads: 1, size: 33, keys_inside: false, ..PLAIN }), 2),
+        with(attention(Attention { heads: 1, format: Format::F16, window: Some(20), ..PLAIN }), 3),
+        with(attention(Attention { heads: 1, picked: true, out: Format::Act8, ..PLAIN }), 4),
+        with(statistics(3, 33, false), 5),
+        with(statistics(3, 33, true), 6),
+        with(rope(64), 7),
+        with(search(300, 5), 8),
+        with(contract(Format::F16, Format::F32), 9),
+        with(contract(Format::Q4_1, Format::Act8), 10),
+        with(contract(Format::Q8_0, Format::Act8), 11),
+    ];
+    let mut table = with(embedding(Format::Q5_0, 96, false), 12);
+    table.1.operands[0] = [0i32, 36, 17, 15].iter().flat_map(|t| t.to_le_bytes()).collect();
+    cases.push(table);
+    host(&cases, 2e-5);
 }
