@@ -207,10 +207,29 @@ impl Substituter<'_> {
         // A renaming onto an axis whose own replacement stays outside would be caught by it.
         let caught = inner.iter().any(|(_, i)| target(self, *i).is_some_and(|b| outer.iter().any(|(a, _)| *a == b)));
         if caught || inner.is_empty() {
-            return self.terms.add(Term::Index(id, map.to_vec()));
+            return self.read_at(id, map);
         }
         let result = push(self, &inner);
-        if outer.is_empty() { result } else { self.terms.add(Term::Index(result, outer)) }
+        if outer.is_empty() { result } else { self.read_at(result, &outer) }
+    }
+
+    /// An index that stays outside a reduction. The axes it reads are bound by it, so their names mean nothing: they
+    /// are the model's own where these are not taken.
+    fn read_at(&mut self, mut id: TermId, map: &Substitution) -> TermId {
+        let mut pairs = Vec::new();
+        for (a, i) in map {
+            let own = origin(self.terms, *a);
+            let taken = self.terms.free(id).contains(own) || pairs.iter().any(|(b, _)| *b == own);
+            if taken || own == *a {
+                pairs.push((*a, *i));
+                continue;
+            }
+            let name = self.terms.add(Term::Iota(own));
+            id = self.run(id, &[(*a, name)]);
+            pairs.push((own, *i));
+        }
+        pairs.sort_unstable();
+        self.terms.add(Term::Index(id, pairs))
     }
 
     /// `x[at][map]` is one simultaneous substitution into `x`.

@@ -17,6 +17,7 @@ mod text;
 mod value;
 
 pub use cost::{Machine, seconds};
+pub use text::fused_text;
 pub(crate) use value::{stored_leaf, weight_leaf};
 
 use crate::alpha;

@@ -25,8 +25,8 @@ impl Former<'_> {
         if let Some(done) = memo.get(&id) {
             return Ok(*done);
         }
-        let new =
-            if self.is_foreign(id, keep) && self.fits(id) { self.load(id)? } else { self.rebuild(id, keep, memo)? };
+        let whole = self.is_foreign(id, keep) && self.fits(id) && self.worth_storing(id);
+        let new = if whole { self.load(id)? } else { self.rebuild(id, keep, memo)? };
         memo.insert(id, new);
         Ok(new)
     }
@@ -98,15 +98,28 @@ impl Former<'_> {
             }
             out.push(self.load(meaning)?);
         }
-        if rest.iter().any(|x| self.reduces(*x)) && rest.len() > 1 {
+        if rest.len() > 1 && rest.iter().any(|x| self.reduces(*x)) {
             let together = join(&mut self.terms, rest.clone());
-            if self.fits(together) {
+            if self.fits(together) && self.worth_storing(together) {
                 out.push(self.load(together)?);
                 return Ok(out);
             }
         }
         out.extend(self.all(&rest, keep, memo)?);
         Ok(out)
+    }
+
+    /// Whether a term is stored as it is, rather than what it is made of: not a square, nor a product with something
+    /// that every reader can multiply with as well.
+    fn worth_storing(&mut self, id: TermId) -> bool {
+        let Term::Sum(bound, xs) = self.terms.term(id).clone() else { return true };
+        if !bound.is_empty() {
+            return true;
+        }
+        let distinct: BTreeSet<_> = xs.iter().copied().collect();
+        let (reducing, others): (Vec<_>, Vec<_>) = distinct.iter().copied().partition(|x| self.reduces(*x));
+        let literals = others.iter().all(|x| matches!(self.terms.term(*x), Term::Const(_)));
+        reducing.len() > 1 || distinct.len() == xs.len() && literals
     }
 
     /// The largest stored value that is made of some of these operands and of a reduction.

@@ -84,12 +84,22 @@ impl Former<'_> {
         let (work, resolved) = planned?;
         let n = self.values.len() as u32;
         let info = self.terms.info(term);
-        let name = info.name.clone().unwrap_or_else(|| format!("v{n}"));
+        let stem = info.name.clone().unwrap_or_else(|| "v".to_owned());
         let (axes, ty) = (info.axes.clone(), info.ty);
+        let name = self.fresh_name(&stem);
         self.terms.stored.push((axes, ty));
+        self.terms.stored_names.push(name.clone());
         self.number.insert(term, n);
         self.values.push(Value { name, meaning: term, term: resolved, work, forms: vec![], results: vec![], loads });
         Ok(n)
+    }
+
+    /// Names of values are for people, and unlike.
+    fn fresh_name(&self, stem: &str) -> String {
+        let taken = |n: &str| self.terms.stored_names.iter().chain(&self.terms.param_names).any(|m| m == n);
+        let numbered = (1..).map(|i| format!("{stem}{i}"));
+        let plain = (stem != "v").then(|| stem.to_owned());
+        plain.into_iter().chain(numbered).find(|n| !taken(n)).expect("there is always a next number")
     }
 
     /// A value over pairs of tokens is never stored.

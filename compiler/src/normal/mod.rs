@@ -125,6 +125,8 @@ pub struct Terms {
     pub weight_names: Vec<String>,
     /// Axes and types of stored values, by number.
     pub stored: Vec<(Axes, Type)>,
+    /// As `param_names`.
+    pub stored_names: Vec<String>,
     /// For each axis that a reduction binds: the axis of the model it stands for, and its level (the `1` of `m'1`).
     pub binders: IndexMap<AxisId, (AxisId, u32)>,
     /// Which laws have fired.

@@ -142,7 +142,7 @@ impl Printer<'_> {
             Term::Length(s) => (format!("len(seq{})", s.0), POSTFIX),
             Term::Param(n) => (self.leaf(&self.terms.param_names, *n, "param"), POSTFIX),
             Term::Weight(n) => (self.leaf(&self.terms.weight_names, *n, "weight"), POSTFIX),
-            Term::Stored(n) => (format!("stored{n}"), POSTFIX),
+            Term::Stored(n) => (self.leaf(&self.terms.stored_names, *n, "stored"), POSTFIX),
             Term::Sum(bound, xs) if bound.is_empty() => (self.multiset(xs, " * ", PRODUCT), PRODUCT),
             Term::Sum(bound, xs) => {
                 (format!("sum{}({})", self.axes(bound), self.multiset(xs, " * ", PRODUCT)), POSTFIX)
