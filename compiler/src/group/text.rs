@@ -149,9 +149,7 @@ impl Text<'_> {
 
     fn input(&self, input: Input) -> String {
         match input {
-            Input::Param(n) => {
-                self.terms.param_names.get(n as usize).cloned().unwrap_or_else(|| format!("param{n}"))
-            }
+            Input::Param(n) => self.terms.param_names.get(n as usize).cloned().unwrap_or_else(|| format!("param{n}")),
             Input::Stored { value, form } => {
                 let value = &self.fused.values[value as usize];
                 match &value.forms[form] {
@@ -183,25 +181,14 @@ impl Text<'_> {
 }
 
 /// A term with some subterms replaced.
-fn replace(
-    terms: &mut Terms,
-    id: TermId,
-    by: &HashMap<TermId, TermId>,
-    memo: &mut HashMap<TermId, TermId>,
-) -> TermId {
+fn replace(terms: &mut Terms, id: TermId, by: &HashMap<TermId, TermId>, memo: &mut HashMap<TermId, TermId>) -> TermId {
     if let Some(done) = by.get(&id).or_else(|| memo.get(&id)) {
         return *done;
     }
-    let mut each = |terms: &mut Terms, xs: &[TermId]| -> Vec<TermId> {
-        xs.iter().map(|x| replace(terms, *x, by, memo)).collect()
-    };
+    let mut each =
+        |terms: &mut Terms, xs: &[TermId]| -> Vec<TermId> { xs.iter().map(|x| replace(terms, *x, by, memo)).collect() };
     let new = match terms.term(id).clone() {
-        Term::Const(_)
-        | Term::Iota(_)
-        | Term::Length(_)
-        | Term::Param(_)
-        | Term::Weight(_)
-        | Term::Stored(_) => id,
+        Term::Const(_) | Term::Iota(_) | Term::Length(_) | Term::Param(_) | Term::Weight(_) | Term::Stored(_) => id,
         Term::Sum(bound, xs) => {
             let xs = each(terms, &xs);
             alpha::sum(terms, bound, xs)
