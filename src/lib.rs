@@ -1,1 +1,43 @@
 //! llmc compiles the mathematics of a transformer into fused kernels and runs them.
+//!
+//! A model is a text of equations over named axes, or a checkpoint for whose architecture a text is known. [`compile`]
+//! makes an [`Artifact`] of it, an [`Engine`] is an artifact on a device, and a [`Session`] is one sequence of tokens.
+//!
+//! ```no_run
+//! use llmc::{CompileOptions, Engine, EngineOptions, GenerateOptions, SampleOptions, Sampler, Session};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let compiled = llmc::compile("models/llama.llm", &CompileOptions::with_weights("SmolLM2.gguf"))?;
+//! let engine = compiled.engine(&EngineOptions::default())?;
+//! let tokenizer = compiled.tokenizer()?;
+//!
+//! let mut session = Session::new(&engine);
+//! session.prefill(&tokenizer.encode("The capital of France is", true)?)?;
+//! let mut sampler = Sampler::new(SampleOptions::default())?;
+//! let mut text = tokenizer.stream();
+//! session.generate(&GenerateOptions::default(), &mut sampler, |token| {
+//!     print!("{}", text.push(token));
+//!     std::ops::ControlFlow::Continue(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "compiler")]
+mod compile;
+mod error;
+mod loaded;
+pub mod source;
+
+#[cfg(feature = "compiler")]
+pub use compile::{CompileOptions, compile, model, stages};
+pub use error::{Error, ModelError};
+pub use llmc_artifact::Artifact;
+pub use llmc_runtime::chat::{ChatTemplate, Message};
+pub use llmc_runtime::sample::{SampleOptions, Sampler};
+pub use llmc_runtime::{
+    DeviceKind, Engine, EngineOptions, Feed, Finish, GenerateOptions, Generation, Inputs, Output, Role, Sequence, Session,
+    Tokenizer, Values, Want,
+};
+pub use loaded::Loaded;

@@ -1,0 +1,109 @@
+//! The stages in their order, each of whose results can be looked at.
+//!
+//! What enters is a verified model; what leaves is [`Stages`]: every block in normal form, optimised, grouped and
+//! lowered, the plan of the whole model, and its verified kernels, ready for any target.
+
+use crate::facts;
+use crate::group::{self, Facts, Fused, Machine, Unsupported};
+use crate::kernel::{KernelSpec, Verified as VerifiedKernel, lower};
+use crate::normal::{self, TermId, Terms};
+use crate::plan::{self, LoweredBlock};
+use crate::recipe;
+use crate::target::{self, TargetError, Text};
+use llmc_artifact::Format;
+use llmc_artifact::plan::{Plan, TargetCode};
+use llmc_frontend::graph::{Block, BlockId, Model, Op, Verified};
+
+/// A block on its way through the stages.
+#[derive(Clone, Debug)]
+pub struct BlockStages {
+    /// The block's name, for people.
+    pub name: String,
+    /// In normal form: terms and results.
+    pub normal: (Terms, Vec<(String, TermId)>),
+    /// After the laws.
+    pub optimised: (Terms, Vec<(String, TermId)>),
+    /// Kernels as groups of values.
+    pub fused: Fused,
+    /// Kernels as data, and what their operands are.
+    pub lowered: lower::Lowered,
+}
+
+/// A model after every stage that no target takes part in.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    /// What entered.
+    pub model: Verified<Model>,
+    /// Its blocks.
+    pub blocks: Vec<BlockStages>,
+    /// What is allocated and launched.
+    pub plan: Plan,
+    /// The plan's kernels.
+    pub kernels: Vec<VerifiedKernel<KernelSpec>>,
+}
+
+/// Runs every stage up to the plan.
+///
+/// # Errors
+/// When a value of the model has no kernel family that computes it.
+pub fn run(model: Verified<Model>) -> Result<Stages, Unsupported> {
+    let ids = (0..model.blocks.len() as u32).map(BlockId);
+    let blocks = ids.map(|b| block_stages(&model, b)).collect::<Result<Vec<_>, _>>()?;
+    let lowered: Vec<LoweredBlock> = blocks.iter().map(|b| b.lowered.block.clone()).collect();
+    let appendable = blocks.iter().find_map(|b| b.fused.appendable.clone().err()).map_or(Ok(()), |leak| Err(leak.sentence));
+    let appendable = vec![appendable; model.seqs.len()];
+    let plan = plan::build(&model, &lowered, &appendable, |step, weight| {
+        let block = &blocks[step.block.0 as usize];
+        let packed = &block.lowered.weights[weight];
+        recipe::build(&model, step, &block.fused.terms, packed.term, &packed.order)
+    });
+    let kernels = lowered.iter().flat_map(|b| &b.kernels).map(|k| k.spec.clone().into_verified()).collect();
+    Ok(Stages { model, blocks, plan, kernels })
+}
+
+fn block_stages(model: &Model, id: BlockId) -> Result<BlockStages, Unsupported> {
+    let block = &model.blocks[id.0 as usize];
+    let facts = Facts {
+        weights: facts::of_weights(model, id),
+        picked: is_picked(model, id, block),
+        cache: Format::F16,
+        machine: Machine::default(),
+    };
+    let normal = normal::normalise(block, &model.axes);
+    let optimised = normal.clone();
+    let fused = group::fuse(&optimised.0, &optimised.1, facts)?;
+    let lowered = lower::lower(&fused, &format!("{}_{}", block.name, id.0))?;
+    Ok(BlockStages { name: block.name.clone(), normal, optimised, fused, lowered })
+}
+
+/// Whether a block needs to run only on rows whose outputs were asked for: no token in it looks at another, and all
+/// that it makes leaves the model.
+fn is_picked(model: &Model, id: BlockId, block: &Block) -> bool {
+    let reads_tokens = block.graph.ids().any(|n| match &block.graph[n].op {
+        Op::Index(axes) => axes.iter().any(|a| model.axes.len_of(*a).is_none()),
+        Op::Reduce(_, axes) => axes.iter().any(|a| model.axes.len_of(a).is_none()),
+        Op::Length(_) => true,
+        Op::Const(_) | Op::Iota(_) | Op::Param(_) | Op::Weight(_) | Op::Tensor(_) | Op::Map(_) | Op::TopK { .. } => false,
+    });
+    let leaves = |v| model.outputs.iter().any(|o| o.value == v) && !model.steps.iter().any(|s| s.args.contains(&v));
+    let only_outputs = model.steps.iter().filter(|s| s.block == id).all(|s| s.results.iter().all(|r| leaves(*r)));
+    only_outputs && !reads_tokens
+}
+
+impl Stages {
+    /// Code for a target.
+    ///
+    /// # Errors
+    /// An unknown target, or what LLVM or the linker say.
+    pub fn emit(&self, target: &str) -> Result<TargetCode, TargetError> {
+        target::by_name(target)?.emit(&self.kernels)
+    }
+
+    /// A target's code as text.
+    ///
+    /// # Errors
+    /// As [`Stages::emit`].
+    pub fn code_text(&self, target: &str, form: Text) -> Result<String, TargetError> {
+        target::by_name(target)?.text(&self.kernels, form)
+    }
+}

@@ -1,0 +1,276 @@
+//! Every command's arguments, as clap reads them.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Compiles model texts to fused kernels and runs them.
+#[derive(Parser, Debug)]
+#[command(name = "llmc", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Compile a model into one artifact file.
+    #[cfg(feature = "compiler")]
+    Build(BuildArgs),
+    /// Continue a prompt, streaming the text.
+    Run(RunArgs),
+    /// Talk turn by turn.
+    Chat(ChatArgs),
+    /// Compute the outputs for given tokens: logits, perplexity.
+    Eval(EvalArgs),
+    /// Measure tokens per second the way the field does: pp (prompt) and tg (generation).
+    Bench(BenchArgs),
+    /// Show what a stage of the compiler made.
+    #[cfg(feature = "compiler")]
+    Inspect(InspectArgs),
+    /// Report everything that is wrong with a model text.
+    Check(CheckArgs),
+    /// Rewrite a model text in the one layout.
+    Fmt(FmtArgs),
+}
+
+/// What names a model.
+#[derive(Args, Debug, Clone)]
+pub struct ModelArgs {
+    /// A model text (.llm), an artifact (.llmc), a GGUF file, or a Hugging Face folder.
+    pub model: PathBuf,
+    /// The checkpoint of a model text: a GGUF file or a Hugging Face folder.
+    #[arg(long, value_name = "FILE_OR_FOLDER")]
+    pub weights: Option<PathBuf>,
+    /// A folder of further model texts to choose from by architecture.
+    #[arg(long, value_name = "FOLDER")]
+    pub models: Option<PathBuf>,
+    /// Check the packed weights of an artifact against their hash before anything is computed.
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// Where a model runs.
+#[derive(Args, Debug, Clone)]
+pub struct DeviceArgs {
+    /// The device that computes.
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
+    /// Worker threads of the cpu device; all processors when not given.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// The devices.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The host's processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// `llmc build`.
+#[derive(Args, Debug)]
+pub struct BuildArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Targets, separated by commas: cpu, cpu:native, cpu:v2, cpu:v3, cpu:v4, sm_80.
+    #[arg(long, value_delimiter = ',', default_value = "cpu")]
+    pub target: Vec<String>,
+    /// The artifact to write; by default the model's name with `.llmc`.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Leave the weights out of the artifact; they are then given when it runs.
+    #[arg(long)]
+    pub without_weights: bool,
+}
+
+/// How the next token is chosen.
+#[derive(Args, Debug, Clone)]
+pub struct SamplingArgs {
+    /// 0 takes the most likely token; larger values take more chances.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Only the K most likely tokens.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Only the most likely tokens that together have this probability.
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Only tokens at least this share as likely as the most likely one.
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Divides the scores of tokens that already occurred.
+    #[arg(long, value_name = "R")]
+    pub repeat_penalty: Option<f32>,
+    /// The same seed gives the same tokens.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// `llmc run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text to continue.
+    #[arg(short, long)]
+    pub prompt: String,
+    /// Stop after this many tokens.
+    #[arg(short = 'n', long, default_value_t = 256)]
+    pub max_tokens: usize,
+    /// Sampling.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Take the prompt as it is: no chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// Print one JSON object with the text, the tokens and the timings instead of streaming.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `llmc chat`.
+#[derive(Args, Debug)]
+pub struct ChatArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What the model is told before the first turn.
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Stop a turn after this many tokens.
+    #[arg(short = 'n', long, default_value_t = 512)]
+    pub max_tokens: usize,
+    /// Sampling.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `llmc eval`.
+#[derive(Args, Debug)]
+pub struct EvalArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Token numbers, separated by commas.
+    #[arg(long, value_delimiter = ',', required_unless_present = "text_file", conflicts_with = "text_file")]
+    pub tokens: Vec<u32>,
+    /// A text that the model's tokenizer turns into tokens.
+    #[arg(long, value_name = "FILE")]
+    pub text_file: Option<PathBuf>,
+    /// Write the outputs here, f32: `logits` is [tokens, vocab].
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub logits: Option<PathBuf>,
+    /// Print the perplexity of the tokens.
+    #[arg(long)]
+    pub perplexity: bool,
+    /// Feed the first N tokens as a prompt and the rest one at a time, as generation does.
+    #[arg(long, value_name = "N")]
+    pub prompt_tokens: Option<usize>,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `llmc bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt tokens (pp); 0 skips.
+    #[arg(long, default_value_t = 512)]
+    pub prefill: usize,
+    /// Generated tokens (tg); 0 skips.
+    #[arg(long, default_value_t = 128)]
+    pub decode: usize,
+    /// Tokens already in the cache when measuring starts.
+    #[arg(long, default_value_t = 0)]
+    pub depth: usize,
+    /// Repetitions; medians are printed.
+    #[arg(long, default_value_t = 3)]
+    pub repeat: usize,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The stages that can be looked at, in the order in which they run.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The syntax tree.
+    Ast,
+    /// The graph after elaboration.
+    Graph,
+    /// The normal form.
+    Normal,
+    /// After the laws: what the e-graph's cheapest form is.
+    Egraph,
+    /// Kernels as groups of values.
+    Fused,
+    /// Kernel specifications.
+    Kernels,
+    /// Buffers, caches, weights and launches.
+    Plan,
+    /// LLVM's intermediate representation.
+    Llvm,
+    /// PTX.
+    Ptx,
+    /// Host assembly.
+    Asm,
+}
+
+/// `llmc inspect`.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Which stage.
+    #[arg(long, value_enum, default_value_t = Stage::Fused)]
+    pub stage: Stage,
+    /// The target of the later stages.
+    #[arg(long, default_value = "cpu")]
+    pub target: String,
+}
+
+/// `llmc check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// A model text.
+    pub model: PathBuf,
+    /// Check against this checkpoint: every tensor read, every shape right.
+    #[arg(long, value_name = "FILE_OR_FOLDER")]
+    pub weights: Option<PathBuf>,
+    /// Print diagnostics as JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `llmc fmt`.
+#[derive(Args, Debug)]
+pub struct FmtArgs {
+    /// Model texts.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Change nothing; fail if a file is not in the one layout.
+    #[arg(long)]
+    pub check: bool,
+}

@@ -1,0 +1,68 @@
+//! `llmc inspect`: what each stage made, as text on standard output.
+
+use super::args::{InspectArgs, Stage};
+use super::failure::Failure;
+use llmc::source::{Source, Text};
+use llmc::{Error, model, stages};
+use llmc_artifact::Checkpoint;
+use llmc_compiler::pipeline::Stages;
+use llmc_compiler::target::Text as CodeText;
+use llmc_compiler::{group, kernel, normal, plan};
+use llmc_frontend::{SourceMap, graph, syntax};
+use llmc_runtime::weights::CheckpointFile;
+use std::io::Write;
+
+/// Prints the stage.
+pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    let source = Source::open(&args.model.model, args.model.weights.as_deref(), args.model.models.as_deref())?;
+    let text = match source {
+        Source::Artifact(artifact) => {
+            let checkpoint = args.model.weights.as_deref().map(llmc_runtime::weights::open).transpose()?;
+            let name = format!("the text in {}", args.model.model.display());
+            show(args, &Text { name, text: artifact.text }, checkpoint.as_deref())?
+        }
+        Source::Text(text, checkpoint) => show(args, &text, checkpoint.as_deref())?,
+    };
+    // A reader that stops early (`| head`) is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>) -> Result<String, Error> {
+    let code = |form| stages(text, checkpoint)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()));
+    match args.stage {
+        Stage::Ast => {
+            let mut sources = SourceMap::new();
+            let id = sources.add(&text.name, &text.text);
+            Ok(format!("{:#?}\n", syntax::parse(id, &text.text).0))
+        }
+        Stage::Graph => Ok(graph::text(&model(text, checkpoint.map(|c| c as &dyn Checkpoint))?.0)),
+        Stage::Normal => Ok(normal_text(&stages(text, checkpoint)?, |b| &b.normal)),
+        Stage::Egraph => Ok(normal_text(&stages(text, checkpoint)?, |b| &b.optimised)),
+        Stage::Fused => {
+            let blocks = stages(text, checkpoint)?.blocks;
+            Ok(blocks.iter().map(|b| format!("block {}\n{}\n", b.name, group::text(&b.fused))).collect())
+        }
+        Stage::Kernels => {
+            let kernels = stages(text, checkpoint)?.kernels;
+            Ok(kernels.iter().map(|k| format!("{}\n", kernel::text(k))).collect())
+        }
+        Stage::Plan => {
+            let stages = stages(text, checkpoint)?;
+            let names: Vec<_> = stages.kernels.iter().map(|k| k.name.clone()).collect();
+            Ok(plan::plan_text(&stages.plan, &names))
+        }
+        Stage::Llvm => code(CodeText::Llvm),
+        Stage::Ptx | Stage::Asm => code(CodeText::Assembly),
+    }
+}
+
+type Terms = (normal::Terms, Vec<(String, normal::TermId)>);
+
+fn normal_text(stages: &Stages, of: impl Fn(&llmc_compiler::pipeline::BlockStages) -> &Terms) -> String {
+    let block = |b| {
+        let (terms, roots) = of(b);
+        normal::print(terms, roots)
+    };
+    stages.blocks.iter().map(|b| format!("block {}\n{}\n", b.name, block(b))).collect()
+}
