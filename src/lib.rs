@@ -38,6 +38,7 @@ pub use llmc_runtime::chat::{ChatTemplate, Message};
 pub use llmc_runtime::sample::{SampleOptions, Sampler};
 pub use llmc_runtime::{
     DeviceKind, Engine, EngineOptions, Feed, Finish, GenerateOptions, Generation, Inputs, Output, Role, Sequence, Session,
-    Tokenizer, Values, Want,
+    Values, Want,
 };
+pub use llmc_runtime::tokenizer::Tokenizer;
 pub use loaded::Loaded;

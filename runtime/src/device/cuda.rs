@@ -79,6 +79,11 @@ impl Cuda {
     }
 }
 
+/// Whether the driver and this GPU are there.
+pub fn check(ordinal: usize) -> Result<(), RunError> {
+    open_context(ordinal).map(drop)
+}
+
 fn open_context(ordinal: usize) -> Result<Arc<CudaContext>, RunError> {
     let absent = |what: &dyn std::fmt::Display| {
         RunError::new(RunCode::NoDevice, "cuda", what)

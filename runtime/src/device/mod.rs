@@ -196,3 +196,14 @@ impl<T> Slab<T> {
         self.0[memory.0 as usize].take().expect("device memory is given back twice")
     }
 }
+
+/// Whether the device is there: what takes long can wait until it is known.
+///
+/// # Errors
+/// [`crate::RunCode::NoDevice`] with the way out.
+pub fn check(kind: DeviceKind) -> Result<(), RunError> {
+    match kind {
+        DeviceKind::Cpu { .. } => Ok(()),
+        DeviceKind::Cuda { ordinal } => cuda::check(ordinal),
+    }
+}
