@@ -5,8 +5,9 @@
 
 use crate::facts;
 use crate::group::{self, Facts, Fused, Machine, Unsupported};
-use crate::kernel::{KernelSpec, Verified as VerifiedKernel, lower};
-use crate::normal::{self, TermId, Terms};
+use crate::egraph::{self, BlockFacts, Optimized};
+use crate::kernel::lower::{self, WeightSource};
+use crate::kernel::{KernelSpec, Verified as VerifiedKernel, verify};
 use crate::plan::{self, LoweredBlock};
 use crate::recipe;
 use crate::target::{self, TargetError, Text};
@@ -19,10 +20,8 @@ use llmc_frontend::graph::{Block, BlockId, Model, Op, Verified};
 pub struct BlockStages {
     /// The block's name, for people.
     pub name: String,
-    /// In normal form: terms and results.
-    pub normal: (Terms, Vec<(String, TermId)>),
-    /// After the laws.
-    pub optimised: (Terms, Vec<(String, TermId)>),
+    /// The normal form, every form the laws found equal, and the cheapest.
+    pub optimised: Optimized,
     /// Kernels as groups of values.
     pub fused: Fused,
     /// Kernels as data, and what their operands are.
@@ -53,11 +52,12 @@ pub fn run(model: Verified<Model>) -> Result<Stages, Unsupported> {
     let appendable = blocks.iter().find_map(|b| b.fused.appendable.clone().err()).map_or(Ok(()), |leak| Err(leak.sentence));
     let appendable = vec![appendable; model.seqs.len()];
     let plan = plan::build(&model, &lowered, &appendable, |step, weight| {
-        let block = &blocks[step.block.0 as usize];
-        let packed = &block.lowered.weights[weight];
-        recipe::build(&model, step, &block.fused.terms, packed.term, &packed.order)
-    });
-    let kernels = lowered.iter().flat_map(|b| &b.kernels).map(|k| k.spec.clone().into_verified()).collect();
+        let block = &blocks[step.block.0 as usize].lowered;
+        let WeightSource { term, order } = &block.weights[weight];
+        recipe::build(&model, step, &block.terms, *term, order)
+    })?;
+    let specs = lowered.iter().flat_map(|b| &b.kernels).map(|k| k.spec.clone());
+    let kernels = specs.map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
     Ok(Stages { model, blocks, plan, kernels })
 }
 
@@ -69,11 +69,11 @@ fn block_stages(model: &Model, id: BlockId) -> Result<BlockStages, Unsupported> 
         cache: Format::F16,
         machine: Machine::default(),
     };
-    let normal = normal::normalise(block, &model.axes);
-    let optimised = normal.clone();
-    let fused = group::fuse(&optimised.0, &optimised.1, facts)?;
-    let lowered = lower::lower(&fused, &format!("{}_{}", block.name, id.0))?;
-    Ok(BlockStages { name: block.name.clone(), normal, optimised, fused, lowered })
+    let quantised = facts.weights.iter().map(|w| w.format.is_quantised()).collect();
+    let optimised = egraph::optimize(block, &model.axes, &BlockFacts { quantised });
+    let fused = group::fuse(&optimised.terms, &optimised.roots, facts)?;
+    let lowered = lower::lower(&fused, &format!("{}_{}", block.name, id.0));
+    Ok(BlockStages { name: block.name.clone(), optimised, fused, lowered })
 }
 
 /// Whether a block needs to run only on rows whose outputs were asked for: no token in it looks at another, and all

@@ -7,6 +7,7 @@
 pub mod slots;
 mod text;
 
+use crate::group::Unsupported;
 use crate::kernel::KernelSpec;
 use llmc_artifact::plan::{
     Arg, Buffer, Cache, Launch, PackedWeight, Plan, PlanInput, PlanOutput, RolePlan, Sequence, Storage,
@@ -118,17 +119,20 @@ pub fn value_format(ty: Type) -> Format {
 /// Lays out a model.
 ///
 /// `recipe(step, weight)` says how weight number `weight` of the step's block follows from the checkpoint.
+///
+/// # Errors
+/// When it cannot say.
 pub fn build(
     model: &Model,
     blocks: &[LoweredBlock],
     appendable: &[Result<(), String>],
-    recipe: impl Fn(&Step, usize) -> Recipe,
-) -> Plan {
+    recipe: impl Fn(&Step, usize) -> Result<Recipe, Unsupported>,
+) -> Result<Plan, Unsupported> {
     let mut planner = Planner::new(model, blocks);
     for step in &model.steps {
-        planner.step(step, &recipe);
+        planner.step(step, &recipe)?;
     }
-    planner.finish(appendable)
+    Ok(planner.finish(appendable))
 }
 
 struct Planner<'a> {
@@ -195,9 +199,9 @@ impl<'a> Planner<'a> {
         made
     }
 
-    fn step(&mut self, step: &Step, recipe: &impl Fn(&Step, usize) -> Recipe) {
+    fn step(&mut self, step: &Step, recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>) -> Result<(), Unsupported> {
         let block = &self.blocks[step.block.0 as usize];
-        let args = self.step_args(step, block, recipe);
+        let args = self.step_args(step, block, recipe)?;
         for value in &step.results {
             self.value_buffer(*value, block.picked);
         }
@@ -205,9 +209,10 @@ impl<'a> Planner<'a> {
             let args = kernel.operands.iter().map(|b| self.arg(*b, step, &args)).collect();
             self.launches.push(Launch { kernel: self.first_kernel[step.block.0 as usize] + number as u32, args });
         }
+        Ok(())
     }
 
-    fn step_args(&mut self, step: &Step, block: &LoweredBlock, recipe: &impl Fn(&Step, usize) -> Recipe) -> StepArgs {
+    fn step_args(&mut self, step: &Step, block: &LoweredBlock, recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>) -> Result<StepArgs, Unsupported> {
         let layer = step.layer.as_ref().map_or(String::new(), |(_, n)| format!("[{n}]"));
         let stored = block.stored.iter().map(|s| self.buffer(s.name.clone(), s.format, s.dims.clone())).collect();
         let caches = (block.caches.iter())
@@ -218,9 +223,9 @@ impl<'a> Planner<'a> {
             })
             .collect();
         let weights = (block.weights.iter().enumerate())
-            .map(|(number, w)| self.weight(format!("{}{layer}", w.name), w, recipe(step, number)))
-            .collect();
-        StepArgs { stored, caches, weights }
+            .map(|(number, w)| Ok(self.weight(format!("{}{layer}", w.name), w, recipe(step, number)?)))
+            .collect::<Result<_, Unsupported>>()?;
+        Ok(StepArgs { stored, caches, weights })
     }
 
     /// Weights that two steps or two kernels share are packed once.
