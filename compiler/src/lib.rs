@@ -4,13 +4,16 @@
 pub mod alpha;
 pub mod causality;
 pub mod egraph;
+pub mod facts;
 #[cfg(test)]
 mod fixture;
 pub mod group;
 pub mod kernel;
 pub mod llvm;
 pub mod normal;
+pub mod pipeline;
 pub mod plan;
+pub mod recipe;
 pub mod rules;
 pub mod stream;
 pub mod target;

@@ -16,7 +16,6 @@ use llmc_artifact::plan::{Plan, TargetCode};
 use llmc_frontend::graph::{Block, BlockId, Model, Op, Verified};
 
 /// A block on its way through the stages.
-#[derive(Clone, Debug)]
 pub struct BlockStages {
     /// The block's name, for people.
     pub name: String,
@@ -29,7 +28,6 @@ pub struct BlockStages {
 }
 
 /// A model after every stage that no target takes part in.
-#[derive(Clone, Debug)]
 pub struct Stages {
     /// What entered.
     pub model: Verified<Model>,

@@ -5,9 +5,9 @@ use super::failure::Failure;
 use llmc::source::{Source, Text};
 use llmc::{Error, model, stages};
 use llmc_artifact::Checkpoint;
-use llmc_compiler::pipeline::Stages;
+use llmc_compiler::pipeline::BlockStages;
 use llmc_compiler::target::Text as CodeText;
-use llmc_compiler::{group, kernel, normal, plan};
+use llmc_compiler::plan;
 use llmc_frontend::{SourceMap, graph, syntax};
 use llmc_runtime::weights::CheckpointFile;
 use std::io::Write;
@@ -30,22 +30,23 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
 
 fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>) -> Result<String, Error> {
     let code = |form| stages(text, checkpoint)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()));
+    let blocks = |show: fn(&BlockStages) -> String| -> Result<String, Error> {
+        let blocks = stages(text, checkpoint)?.blocks;
+        Ok(blocks.iter().map(|b| format!("block {}\n{}\n", b.name, show(b))).collect())
+    };
     match args.stage {
         Stage::Ast => {
             let mut sources = SourceMap::new();
             let id = sources.add(&text.name, &text.text);
             Ok(format!("{:#?}\n", syntax::parse(id, &text.text).0))
         }
-        Stage::Graph => Ok(graph::text(&model(text, checkpoint.map(|c| c as &dyn Checkpoint))?.0)),
-        Stage::Normal => Ok(normal_text(&stages(text, checkpoint)?, |b| &b.normal)),
-        Stage::Egraph => Ok(normal_text(&stages(text, checkpoint)?, |b| &b.optimised)),
-        Stage::Fused => {
-            let blocks = stages(text, checkpoint)?.blocks;
-            Ok(blocks.iter().map(|b| format!("block {}\n{}\n", b.name, group::text(&b.fused))).collect())
-        }
+        Stage::Graph => Ok(graph::text::print(&model(text, checkpoint.map(|c| c as &dyn Checkpoint))?.0)),
+        Stage::Normal => blocks(|b| b.optimised.normal_text()),
+        Stage::Egraph => blocks(|b| b.optimised.egraph_text()),
+        Stage::Fused => blocks(|b| format!("{:#?}", b.fused.groups)),
         Stage::Kernels => {
             let kernels = stages(text, checkpoint)?.kernels;
-            Ok(kernels.iter().map(|k| format!("{}\n", kernel::text(k))).collect())
+            Ok(kernels.iter().map(|k| format!("{}\n", **k)).collect())
         }
         Stage::Plan => {
             let stages = stages(text, checkpoint)?;
@@ -55,14 +56,4 @@ fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>
         Stage::Llvm => code(CodeText::Llvm),
         Stage::Ptx | Stage::Asm => code(CodeText::Assembly),
     }
-}
-
-type Terms = (normal::Terms, Vec<(String, normal::TermId)>);
-
-fn normal_text(stages: &Stages, of: impl Fn(&llmc_compiler::pipeline::BlockStages) -> &Terms) -> String {
-    let block = |b| {
-        let (terms, roots) = of(b);
-        normal::print(terms, roots)
-    };
-    stages.blocks.iter().map(|b| format!("block {}\n{}\n", b.name, block(b))).collect()
 }

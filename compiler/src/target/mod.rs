@@ -68,3 +68,18 @@ pub trait Target {
     /// When LLVM fails.
     fn text(&self, kernels: &[Verified<KernelSpec>], form: Text) -> Result<String, TargetError>;
 }
+
+/// The target with this name: `cpu`, `cpu:v3`, `sm_80`...
+///
+/// # Errors
+/// When there is none.
+pub fn by_name(name: &str) -> Result<Box<dyn Target>, TargetError> {
+    if name.starts_with("sm_") {
+        return Ok(Box::new(nvptx::Nvptx::new(name)?));
+    }
+    if name == "cpu" || name.starts_with("cpu:") {
+        return Ok(Box::new(cpu::Cpu::new(name)?));
+    }
+    let known = "cpu, cpu:native, cpu:v2, cpu:v3, cpu:v4, sm_80".into();
+    Err(TargetError::Unknown { found: name.into(), known })
+}
