@@ -5,7 +5,7 @@ use crate::{Error, Loaded};
 use llmc_artifact::{Artifact, Checkpoint};
 use llmc_compiler::pipeline::{self, Stages};
 use llmc_frontend::graph::{Model, Verified};
-use llmc_frontend::{compile_text, SourceMap};
+use llmc_frontend::{SourceMap, compile_text};
 use llmc_runtime::weights::CheckpointFile;
 use std::path::{Path, PathBuf};
 

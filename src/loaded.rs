@@ -39,7 +39,9 @@ impl Loaded {
             }
             None => match &self.checkpoint {
                 Some(checkpoint) => Ok(checkpoint.tokenizer()?),
-                None => Err(Error::Io("this model has no tokenizer: build it with --weights of a checkpoint that has one".to_owned())),
+                None => Err(Error::Io(
+                    "this model has no tokenizer: build it with --weights of a checkpoint that has one".to_owned(),
+                )),
             },
         }
     }

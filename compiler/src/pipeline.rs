@@ -3,9 +3,9 @@
 //! What enters is a verified model; what leaves is [`Stages`]: every block in normal form, optimised, grouped and
 //! lowered, the plan of the whole model, and its verified kernels, ready for any target.
 
+use crate::egraph::{self, BlockFacts, Optimized};
 use crate::facts;
 use crate::group::{self, Facts, Fused, Machine, Unsupported};
-use crate::egraph::{self, BlockFacts, Optimized};
 use crate::kernel::lower::{self, WeightSource};
 use crate::kernel::{KernelSpec, Verified as VerifiedKernel, verify};
 use crate::plan::{self, LoweredBlock};
@@ -47,7 +47,8 @@ pub fn run(model: Verified<Model>) -> Result<Stages, Unsupported> {
     let ids = (0..model.blocks.len() as u32).map(BlockId);
     let blocks = ids.map(|b| block_stages(&model, b)).collect::<Result<Vec<_>, _>>()?;
     let lowered: Vec<LoweredBlock> = blocks.iter().map(|b| b.lowered.block.clone()).collect();
-    let appendable = blocks.iter().find_map(|b| b.fused.appendable.clone().err()).map_or(Ok(()), |leak| Err(leak.sentence));
+    let appendable =
+        blocks.iter().find_map(|b| b.fused.appendable.clone().err()).map_or(Ok(()), |leak| Err(leak.sentence));
     let appendable = vec![appendable; model.seqs.len()];
     let plan = plan::build(&model, &lowered, &appendable, |step, weight| {
         let block = &blocks[step.block.0 as usize].lowered;
@@ -81,7 +82,9 @@ fn is_picked(model: &Model, id: BlockId, block: &Block) -> bool {
         Op::Index(axes) => axes.iter().any(|a| model.axes.len_of(*a).is_none()),
         Op::Reduce(_, axes) => axes.iter().any(|a| model.axes.len_of(a).is_none()),
         Op::Length(_) => true,
-        Op::Const(_) | Op::Iota(_) | Op::Param(_) | Op::Weight(_) | Op::Tensor(_) | Op::Map(_) | Op::TopK { .. } => false,
+        Op::Const(_) | Op::Iota(_) | Op::Param(_) | Op::Weight(_) | Op::Tensor(_) | Op::Map(_) | Op::TopK { .. } => {
+            false
+        }
     });
     let leaves = |v| model.outputs.iter().any(|o| o.value == v) && !model.steps.iter().any(|s| s.args.contains(&v));
     let only_outputs = model.steps.iter().filter(|s| s.block == id).all(|s| s.results.iter().all(|r| leaves(*r)));

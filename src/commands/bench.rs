@@ -38,7 +38,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn median(args: &BenchArgs, tokens: usize, mut sample: impl FnMut() -> Result<f64, Error>) -> Result<Option<f64>, Error> {
+fn median(
+    args: &BenchArgs,
+    tokens: usize,
+    mut sample: impl FnMut() -> Result<f64, Error>,
+) -> Result<Option<f64>, Error> {
     if tokens == 0 {
         return Ok(None);
     }

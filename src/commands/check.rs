@@ -11,7 +11,8 @@ use llmc_frontend::diag::{render_json, render_text};
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let wrap = |e: Error| if args.json { Failure::Json(Box::new(e)) } else { Failure::from(e) };
     let text = Text::read(&args.model).map_err(wrap)?;
-    let checkpoint = args.weights.as_deref().map(llmc_runtime::weights::open).transpose().map_err(|e| wrap(e.into()))?;
+    let checkpoint =
+        args.weights.as_deref().map(llmc_runtime::weights::open).transpose().map_err(|e| wrap(e.into()))?;
     let checked = compile_text(&text.name, &text.text, checkpoint.as_deref().map(|c| c as &dyn Checkpoint));
     if args.json {
         println!("{}", render_json(&checked.diagnostics, &checked.sources));
@@ -22,7 +23,13 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         None => Err(Failure::Silent),
         Some(_) if args.json => Ok(()),
         Some(model) => {
-            println!("{}: model {} is well formed: {} steps of {} blocks", text.name, model.name, model.steps.len(), model.blocks.len());
+            println!(
+                "{}: model {} is well formed: {} steps of {} blocks",
+                text.name,
+                model.name,
+                model.steps.len(),
+                model.blocks.len()
+            );
             Ok(())
         }
     }

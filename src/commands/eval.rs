@@ -93,6 +93,5 @@ fn write(path: &Path, outputs: &[Output]) -> Result<(), Error> {
         let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, b);
         (o.name.clone(), view.expect("an output has as many elements as its dimensions say"))
     });
-    safetensors::serialize_to_file(views, None, path)
-        .map_err(|e| Error::Io(format!("{}: {e}", path.display())))
+    safetensors::serialize_to_file(views, None, path).map_err(|e| Error::Io(format!("{}: {e}", path.display())))
 }

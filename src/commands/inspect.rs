@@ -6,8 +6,8 @@ use llmc::source::{Source, Text};
 use llmc::{Error, model, stages};
 use llmc_artifact::Checkpoint;
 use llmc_compiler::pipeline::BlockStages;
-use llmc_compiler::target::Text as CodeText;
 use llmc_compiler::plan;
+use llmc_compiler::target::Text as CodeText;
 use llmc_frontend::{SourceMap, graph, syntax};
 use llmc_runtime::weights::CheckpointFile;
 use std::io::Write;
@@ -29,7 +29,8 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
 }
 
 fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>) -> Result<String, Error> {
-    let code = |form| stages(text, checkpoint)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()));
+    let code =
+        |form| stages(text, checkpoint)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()));
     let blocks = |show: fn(&BlockStages) -> String| -> Result<String, Error> {
         let blocks = stages(text, checkpoint)?.blocks;
         Ok(blocks.iter().map(|b| format!("block {}\n{}\n", b.name, show(b))).collect())

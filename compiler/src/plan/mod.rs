@@ -199,7 +199,11 @@ impl<'a> Planner<'a> {
         made
     }
 
-    fn step(&mut self, step: &Step, recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>) -> Result<(), Unsupported> {
+    fn step(
+        &mut self,
+        step: &Step,
+        recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>,
+    ) -> Result<(), Unsupported> {
         let block = &self.blocks[step.block.0 as usize];
         let args = self.step_args(step, block, recipe)?;
         for value in &step.results {
@@ -212,7 +216,12 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn step_args(&mut self, step: &Step, block: &LoweredBlock, recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>) -> Result<StepArgs, Unsupported> {
+    fn step_args(
+        &mut self,
+        step: &Step,
+        block: &LoweredBlock,
+        recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>,
+    ) -> Result<StepArgs, Unsupported> {
         let layer = step.layer.as_ref().map_or(String::new(), |(_, n)| format!("[{n}]"));
         let stored = block.stored.iter().map(|s| self.buffer(s.name.clone(), s.format, s.dims.clone())).collect();
         let caches = (block.caches.iter())

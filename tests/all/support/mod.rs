@@ -1,5 +1,5 @@
 //! What tests share.
 
 pub mod cases;
-pub mod models;
 pub mod checkpoint;
+pub mod models;
