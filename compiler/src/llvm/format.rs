@@ -152,7 +152,7 @@ impl<'c> Emitter<'c> {
     pub(super) fn decodes_at_once(format: Format, i: Lane<'c>, lanes: u32) -> bool {
         let whole = lanes as usize == format.block();
         let part = lanes == 16 && format.block() == 32;
-        i.form == Form::Affine(1) && i.multiple % lanes as u64 == 0 && (whole || part)
+        i.form == Form::Affine(1) && i.multiple.is_multiple_of(lanes as u64) && (whole || part)
     }
 
     /// Element `i` of block number `block` of a row of a weight in panels of rows of `reduce` elements, as f32.

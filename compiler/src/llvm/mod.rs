@@ -34,8 +34,6 @@ use std::cell::Cell;
 /// What code may count on: data, filled in by a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Isa {
-    /// Lanes of the vectors that families work with; 1 where threads take the place of lanes.
-    pub width: u32,
     /// Fused multiply-add is an instruction.
     pub fma: bool,
     /// Conversions between f16 and f32 are instructions.

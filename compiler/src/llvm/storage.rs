@@ -163,7 +163,7 @@ impl<'a, 'c> Scope<'a, 'c> {
         let at = self.element(operand, index);
         let Some(dtype) = o.format.plain() else {
             let block = o.format.block() as i64;
-            let aligned = at.form == Form::Affine(1) && at.multiple % block as u64 == 0 && w as i64 == block;
+            let aligned = at.form == Form::Affine(1) && at.multiple.is_multiple_of(block as u64) && w as i64 == block;
             assert!(aligned, "emission: a block of `{}` is not written at once", o.name);
             let (number, _) = e.lane_div_rem(Lane::multiple_of(at.value, at.multiple), Lane::uniform(e.int(block)), 1);
             let start = e.offset(pointer, e.mul(number.value, e.int(o.format.block_bytes() as i64)));

@@ -19,7 +19,7 @@ impl Random {
     }
 
     /// The next 64 bits (xorshift64*).
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -28,7 +28,7 @@ impl Random {
 
     /// Uniform in `-1..1`.
     pub fn real(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
     /// `count` elements of a format: whole random blocks with small scales.
@@ -65,7 +65,7 @@ impl Random {
                             out.extend(one(d, self.real() * scale));
                         }
                     }
-                    _ => out.extend((0..bytes).map(|_| self.next() as u8)),
+                    _ => out.extend((0..bytes).map(|_| self.bits() as u8)),
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::llvm::{Emitter, Isa, Machine, Stage};
 use abi::Work;
 use inkwell::context::Context;
 use llmc_artifact::plan::{KernelInfo, TargetCode};
-use tuning::{LEVELS, NATIVE, WIDTH};
+use tuning::{LEVELS, NATIVE};
 
 /// A CPU target: `cpu:v2`, `cpu:v3`, `cpu:v4` or `cpu:native`.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Cpu {
     }
 
     fn isa(&self) -> Isa {
-        Isa { width: WIDTH, fma: self.has("fma"), f16: self.has("f16c"), space: 0 }
+        Isa { fma: self.has("fma"), f16: self.has("f16c"), space: 0 }
     }
 
     fn multiplier(&self) -> contract::Multiplier {

@@ -38,7 +38,7 @@ impl Nvptx {
     /// Emits all kernels into one module and gives its code in one form.
     fn compile(&self, kernels: &[Verified<KernelSpec>], stage: Stage) -> Result<(Vec<KernelInfo>, Vec<u8>), String> {
         let context = Context::create();
-        let isa = Isa { width: 1, fma: true, f16: true, space: abi::GLOBAL };
+        let isa = Isa { fma: true, f16: true, space: abi::GLOBAL };
         let emitter = Emitter::new(&context, "kernels", isa);
         let infos = kernels.iter().map(|k| kernel(&emitter, k)).collect();
         let machine = Machine::new("nvptx64-nvidia-cuda", self.level.name, self.level.features)?;

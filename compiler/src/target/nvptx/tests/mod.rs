@@ -5,7 +5,9 @@ use super::*;
 use crate::kernel::interpret::{Memory, interpret};
 use crate::kernel::sample::projections;
 use crate::llvm::testing::{Hosted, compare};
-use crate::target::cpu::tests::{Attention, PLAIN, attention, embedding, memory, rope, search, statistics, unary};
+use crate::target::cpu::tests::{
+    Attention, PLAIN, attention, cross_attention, embedding, memory, rope, search, statistics, unary,
+};
 use llmc_artifact::{Format, ScalarOp};
 use std::io::Write;
 use std::path::PathBuf;
@@ -129,6 +131,6 @@ fn threads_agree_with_the_interpreter() {
     ];
     let mut table = with(embedding(Format::Q5_0, 96, false), 12);
     table.1.operands[0] = [0i32, 36, 17, 15].iter().flat_map(|t| t.to_le_bytes()).collect();
-    cases.push(table);
+    cases.extend([table, cross_attention()]);
     host(&cases, 2e-5);
 }
