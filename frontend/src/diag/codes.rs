@@ -96,22 +96,22 @@ codes! {
         NotAnIndex E0503 "index is not an integer" "A value is read at integers; `floor`, `ceil` and `trunc` make them.";
     }
     Numbers "sizes and ranges" {
-        NotASize E0701 "not a size" "A size is a whole number, and an axis that is used has at least one index.";
-        OutOfRange E0702 "index may be out of range" "Every index must be provably inside the axis that it reads.";
-        TooManyWinners E0703 "more winners than candidates" "`topk[a, j]` needs an axis `j` no longer than `a`.";
-        TooLarge E0704 "model too large to compile" "Elaboration is limited, so that no text or config can exhaust the machine.";
-        ChosenError E0705 "refused by the text" "The model's text reached an `error` with the sizes and flags at hand.";
+        NotASize E0901 "not a size" "A size is a whole number, and an axis that is used has at least one index.";
+        OutOfRange E0902 "index may be out of range" "Every index must be provably inside the axis that it reads.";
+        TooManyWinners E0903 "more winners than candidates" "`topk[a, j]` needs an axis `j` no longer than `a`.";
+        TooLarge E0904 "model too large to compile" "Elaboration is limited, so that no text or config can exhaust the machine.";
+        ChosenError E0905 "refused by the text" "The model's text reached an `error` with the sizes and flags at hand.";
     }
     Sources "what is read from a checkpoint" {
-        MissingSource E0801 "not in the checkpoint" "None of the alternatives exists in the file, and the value is needed.";
-        WrongShape E0802 "shape differs from the checkpoint" "The tensor's dimensions are the lengths of the axes that it is declared with.";
-        UnreadTensor E0803 "tensor never read" "Every tensor of the file is read or listed under `ignore`, so that none is forgotten unnoticed.";
-        MisplacedSource E0804 "source outside a declaration" "`hf` and `gguf` stand in declarations only.";
-        WrongConfig E0805 "unusable config value" "The value in the file's config has another type or length than the text needs.";
-        NoModel E0806 "no model for this checkpoint" "No text's `for` header names the checkpoint's architecture.";
+        MissingSource E1001 "not in the checkpoint" "None of the alternatives exists in the file, and the value is needed.";
+        WrongShape E1002 "shape differs from the checkpoint" "The tensor's dimensions are the lengths of the axes that it is declared with.";
+        UnreadTensor E1003 "tensor never read" "Every tensor of the file is read or listed under `ignore`, so that none is forgotten unnoticed.";
+        MisplacedSource E1004 "source outside a declaration" "`hf` and `gguf` stand in declarations only.";
+        WrongConfig E1005 "unusable config value" "The value in the file's config has another type or length than the text needs.";
+        NoModel E1006 "no model for this checkpoint" "No text's `for` header names the checkpoint's architecture.";
     }
     Doubts "what may not be meant" {
-        ComparedSequences W0901 "positions of two sequences compared" "Positions of different sequences count from different beginnings.";
+        ComparedSequences W1101 "positions of two sequences compared" "Positions of different sequences count from different beginnings.";
     }
 }
 

@@ -9,7 +9,7 @@ use crate::diag::{Code, FileId, SourceMap, Style, render_text};
 fn models() -> Vec<(String, String)> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let mut all = Vec::new();
-    for dir in ["models", "tests/cases/syntax"] {
+    for dir in ["models", "tests/cases/models"] {
         for entry in std::fs::read_dir(format!("{root}/{dir}")).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "llm") {

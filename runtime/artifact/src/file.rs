@@ -584,6 +584,9 @@ pub(crate) mod tests {
         assert_eq!(code(&changed(8)), "E0703");
         assert_eq!(code(&changed(64)), "E0705", "code");
         assert_eq!(code(&changed(good.len() - 1)), "E0705", "header");
+        let weights_end = u64::from_le_bytes(good[16..24].try_into().unwrap()) as usize;
+        std::fs::write(&path, changed(weights_end - 1)).unwrap();
+        assert_eq!(Artifact::open(&path).unwrap().verify_weights().unwrap_err().code(), "E0708");
         let mut other = good[..64].to_vec();
         other.extend(br#"{"plan":"none"}"#);
         other[16..24].copy_from_slice(&64u64.to_le_bytes());
