@@ -67,7 +67,7 @@ fn measure(target: &Cpu, threads: Option<usize>, spec: &Verified<KernelSpec>, to
             let bytes = o.storage.bytes(o.format, length).expect("whole blocks");
             let memory = device.allocate(bytes).expect("memory");
             // Zeros would leave the pages unmapped; these bytes are small numbers in every format.
-            device.write(memory, 0, &vec![0x11; bytes as usize]).expect("memory");
+            device.write(memory, 0, &vec![0x3c; bytes as usize]).expect("memory");
             memory
         })
         .collect();

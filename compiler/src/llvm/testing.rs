@@ -291,6 +291,20 @@ pub fn check_all(spec: &Verified<KernelSpec>, memories: &[Memory], tolerance: f6
     }
 }
 
+/// [`check`] on several kernels of different names, compiled together.
+pub fn check_kernels(cases: &[(Verified<KernelSpec>, Memory)], tolerance: f64) {
+    let specs: Vec<_> = cases.iter().map(|(spec, _)| spec.clone()).collect();
+    for target in runnable() {
+        let code = target.emit(&specs).unwrap_or_else(|e| panic!("{}: {e}", target.name()));
+        for (i, (spec, memory)) in cases.iter().enumerate() {
+            let mut want = memory.clone();
+            interpret(spec, &mut want);
+            let place = format!("{} on {}", spec.name, target.name());
+            check_run(spec, &Loaded::of(&code, i), memory, &want, tolerance, &place);
+        }
+    }
+}
+
 fn check_run(spec: &KernelSpec, loaded: &Loaded, memory: &Memory, want: &Memory, tolerance: f64, place: &str) {
     let (mut got, mut cut) = (memory.clone(), memory.clone());
     loaded.run(&mut got, &[]);

@@ -4,8 +4,6 @@
 
 use crate::llvm::{Emitter, Ty, Val};
 
-/// Lanes of a panel, one `i32` of four bytes each.
-const LANES: u32 = 16;
 /// The largest magnitude of an activation's quant.
 const LARGEST_ACTIVATION: u32 = 127;
 
@@ -89,9 +87,10 @@ pub enum Bytes {
     Signed,
 }
 
-/// Sums under way for 16 rows and one token.
+/// Sums under way for some rows and one token.
 pub struct IntSum<'c> {
     dot: &'static Dot,
+    lanes: u32,
     /// `i32` sums, chosen in turn: they hide the latency of the instruction.
     wide: [Option<Val<'c>>; 2],
     next: usize,
@@ -101,13 +100,13 @@ pub struct IntSum<'c> {
 
 impl<'c> IntSum<'c> {
     /// The sum of nothing, or of what [`Dot::offsets_signed`] demands.
-    pub fn new(dot: &'static Dot, begin: Option<Val<'c>>) -> IntSum<'c> {
-        IntSum { dot, wide: [begin, None], next: 0, narrow: None }
+    pub fn new(dot: &'static Dot, lanes: u32, begin: Option<Val<'c>>) -> IntSum<'c> {
+        IntSum { dot, lanes, wide: [begin, None], next: 0, narrow: None }
     }
 
     /// Adds four products in each row: `w` is the rows' bytes as `i32`s, `x` the token's four as one `i32`.
     pub fn add(&mut self, e: &Emitter<'c>, w: Val<'c>, x: Val<'c>, bytes: Bytes) {
-        let x = e.splat(x, LANES);
+        let x = e.splat(x, self.lanes);
         match self.dot.how {
             How::Fused { dot } => {
                 let w = match bytes {
@@ -175,7 +174,7 @@ impl<'c> IntSum<'c> {
     /// Moves the 16-bit sums into the 32-bit ones.
     fn widen(&mut self, e: &Emitter<'c>) {
         let (Some((narrow, _)), How::Pairs { words, .. }) = (self.narrow.take(), self.dot.how) else { return };
-        let whole = e.bit_cast(narrow, Ty::I32, LANES);
+        let whole = e.bit_cast(narrow, Ty::I32, self.lanes);
         let pairs = per_register(e, self.dot.bytes, [whole, whole, whole], |_, _, n| {
             let n = e.bit_cast(n, Ty::I16, 2 * n.lanes());
             e.target_intrinsic(words, &[n, e.like_int(n, 1)])
@@ -188,7 +187,7 @@ impl<'c> IntSum<'c> {
     }
 
     fn take(&mut self, e: &Emitter<'c>) -> Val<'c> {
-        self.wide[self.next].take().unwrap_or_else(|| e.zero(Ty::I32, LANES))
+        self.wide[self.next].take().unwrap_or_else(|| e.zero(Ty::I32, self.lanes))
     }
 
     fn put(&mut self, sum: Val<'c>) {
@@ -196,19 +195,18 @@ impl<'c> IntSum<'c> {
         self.next = 1 - self.next;
     }
 
-    /// The sums: 16 `i32`.
+    /// The sums, `i32`.
     pub fn finish(mut self, e: &Emitter<'c>) -> Val<'c> {
         self.widen(e);
         match self.wide {
             [Some(a), Some(b)] => e.add(a, b),
             [Some(a), None] | [None, Some(a)] => a,
-            [None, None] => e.zero(Ty::I32, LANES),
+            [None, None] => e.zero(Ty::I32, self.lanes),
         }
     }
 }
 
-/// Applies an instruction to the registers that make up 16 lanes of `i32` and joins what it gives, as bits of `i32`s
-/// where it gives words.
+/// Applies an instruction to each of the registers that operands of `i32`s fill, and joins what it gives.
 fn per_register<'c>(
     e: &Emitter<'c>,
     bytes: u32,
@@ -216,9 +214,10 @@ fn per_register<'c>(
     apply: impl Fn(Val<'c>, Val<'c>, Val<'c>) -> Val<'c>,
 ) -> Val<'c> {
     let lanes = bytes / 4;
-    let mut parts: Vec<Val> = (0..LANES / lanes)
+    assert_eq!(a.lanes() % lanes, 0, "emission: a product of fewer bytes than a register has");
+    let mut parts: Vec<Val> = (0..a.lanes() / lanes)
         .map(|i| {
-            let part = |v: Val<'c>| if lanes == LANES { v } else { e.lane_range(v, i * lanes, lanes) };
+            let part = |v: Val<'c>| if lanes == v.lanes() { v } else { e.lane_range(v, i * lanes, lanes) };
             apply(part(a), part(b), part(c))
         })
         .collect();

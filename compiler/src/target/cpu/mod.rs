@@ -66,7 +66,7 @@ impl Cpu {
     }
 
     fn multiplier(&self) -> contract::Multiplier {
-        contract::Multiplier { dot: dot::Dot::best(|f| self.has(f)), tile: tuning::tile(self.has("avx512f")) }
+        contract::Multiplier { dot: dot::Dot::best(|f| self.has(f)), tile: tuning::tile(|f| self.has(f)) }
     }
 
     fn machine(&self) -> Result<Machine, String> {

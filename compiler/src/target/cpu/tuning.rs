@@ -72,16 +72,26 @@ pub static NATIVE: &[&str] = &[
 /// a small projection spread over threads.
 pub const GROUP_ROWS: u64 = 32;
 
-/// What a contraction keeps in registers.
+/// What a contraction keeps in registers. None of it changes a bit of a result but `chains`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
     /// Tokens that share each load of a weight: a power of two.
     pub tokens: u32,
-    /// Partial sums of a token: they hide the latency of the multiply-add.
+    /// Rows of a quantised panel at once, where several tokens need registers; otherwise it is all 16.
+    pub quantised_lanes: u32,
+    /// Partial sums of a row and token: they hide the latency of the multiply-add.
     pub chains: u32,
 }
 
-/// The tile for 32 registers of 16 lanes, or for 16 of 8.
-pub fn tile(wide: bool) -> Tile {
-    if wide { Tile { tokens: 4, chains: 4 } } else { Tile { tokens: 2, chains: 2 } }
+/// Tiles by the feature that gives the registers, best first; the last needs none.
+pub static TILES: &[(Option<&str>, Tile)] = &[
+    (Some("avx512f"), Tile { tokens: 4, quantised_lanes: 16, chains: 4 }),
+    (Some("avx2"), Tile { tokens: 4, quantised_lanes: 8, chains: 1 }),
+    (None, Tile { tokens: 4, quantised_lanes: 4, chains: 1 }),
+];
+
+/// The tile for a processor with these features.
+pub fn tile(has: impl Fn(&str) -> bool) -> Tile {
+    let fits = TILES.iter().find(|(needs, _)| needs.is_none_or(&has));
+    fits.expect("the last tile needs nothing").1
 }

@@ -4,18 +4,18 @@
 //! `sum(w x) = d D sum(q p) + (m - d zero) S` with `S = D sum(p)`, which the activation's block holds. All of it follows
 //! from the format table.
 
-use super::Kernel;
+use super::{Kernel, Part};
 use crate::llvm::{Emitter, Ty, Val};
 use crate::target::cpu::dot::{Bytes, IntSum};
 use llmc_artifact::format::{Field, FormatSpec, Lanes};
 use llmc_artifact::plan::PANEL_LANES;
 use llmc_artifact::{DType, Format};
 
-/// The blocks of 16 rows at one place along the reduced axis.
+/// The blocks of some rows at one place along the reduced axis.
 pub(super) struct Quants<'a, 'c> {
     e: &'a Emitter<'c>,
     spec: &'static FormatSpec,
-    start: Val<'c>,
+    part: Part<'c>,
     /// The rows' scales.
     pub scale: Option<Val<'c>>,
     /// The rows' `m - d * zero`, where that is not 0.
@@ -25,18 +25,18 @@ pub(super) struct Quants<'a, 'c> {
 }
 
 impl<'a, 'c> Quants<'a, 'c> {
-    pub fn new(e: &'a Emitter<'c>, format: Format, start: Val<'c>) -> Quants<'a, 'c> {
+    pub fn new(e: &'a Emitter<'c>, format: Format, part: Part<'c>) -> Quants<'a, 'c> {
         let spec = format.spec();
         let row_scalar = |name: &str| {
             let (at, field) = field(spec, name);
             let Lanes::Plain(dtype) = field.lanes else { panic!("emission: the scale of {format} is packed in bits") };
-            let raw = e.load(Emitter::stored_type(dtype), PANEL_LANES, panel_byte(e, start, at, 0));
+            let raw = e.load(Emitter::stored_type(dtype), part.lanes, part.group(e, at, dtype.bytes() as u64));
             e.widen_stored(dtype, raw)
         };
         let scale = spec.scale.map(row_scalar);
         let base = spec.offset.map(row_scalar);
         let zero = (spec.zero != 0).then(|| {
-            let zero = e.like(e.zero(Ty::F32, PANEL_LANES), -spec.zero as f64);
+            let zero = e.like(e.zero(Ty::F32, part.lanes), -spec.zero as f64);
             scale.map_or(zero, |d| e.mul(d, zero))
         });
         let offset = match (base, zero) {
@@ -46,9 +46,9 @@ impl<'a, 'c> Quants<'a, 'c> {
         let high = spec.high.map(|name| {
             let (at, field) = field(spec, name);
             assert_eq!((field.lanes, field.count), (Lanes::Bits, 32), "emission: higher bits that are no word");
-            e.load_aligned(Ty::I32, PANEL_LANES, panel_byte(e, start, at, 0), 1)
+            e.load_aligned(Ty::I32, part.lanes, part.group(e, at, 4), 1)
         });
-        Quants { e, spec, start, scale, offset, high }
+        Quants { e, spec, part, scale, offset, high }
     }
 
     /// What bounds the bytes of a group.
@@ -66,7 +66,7 @@ impl<'a, 'c> Quants<'a, 'c> {
         let (e, (at, field)) = (self.e, field(self.spec, self.spec.quant));
         let half = field.count as u32 / 2;
         for group in 0..field.lanes.bytes(field.count) / 4 {
-            let word = e.load_aligned(Ty::I32, PANEL_LANES, panel_byte(e, self.start, at, 4 * group), 1);
+            let word = e.load_aligned(Ty::I32, self.part.lanes, self.part.group(e, at + 4 * group, 4), 1);
             let first = 4 * group as u32;
             if field.lanes != Lanes::Nibbles {
                 visit(first, word);
@@ -103,11 +103,6 @@ fn field(spec: &FormatSpec, name: &str) -> (usize, Field) {
     spec.field(name).expect("emission: a format names its own fields")
 }
 
-/// The address of a group of bytes, row 0's, in the blocks of a panel.
-fn panel_byte<'c>(e: &Emitter<'c>, start: Val<'c>, field_at: usize, byte: usize) -> Val<'c> {
-    e.offset(start, e.int(((field_at + byte) * PANEL_LANES as usize) as i64))
-}
-
 /// The activation's block of one token.
 struct Activation<'c> {
     scale: Val<'c>,
@@ -137,13 +132,10 @@ impl<'c> Kernel<'_, 'c> {
     /// a group; `None` where no product needs them. An array of `i32`, a token's blocks together.
     pub(super) fn quant_sums(&self, rows: &[Val<'c>]) -> Option<Val<'c>> {
         let e = self.e;
-        let formats = self.segment.products.iter().map(|r| {
-            let weight = self.contract.products[r.0 as usize - self.contract.stats.len()].weight;
-            self.entry.spec.operands[weight.0 as usize].format
-        });
+        let mut formats = (0..self.segment.products.len()).map(|p| self.weight(p).1);
         let signed = |f: Format| f.is_quantised() && field(f.spec(), f.spec().quant).1.lanes == Lanes::Plain(DType::I8);
         let needed = self.input_format().is_quantised() && self.multiplier.dot.offsets_signed();
-        if !needed || !formats.into_iter().any(signed) {
+        if !needed || !formats.any(signed) {
             return None;
         }
         let block = self.input_format().block();
@@ -162,11 +154,11 @@ impl<'c> Kernel<'_, 'c> {
         Some(sums)
     }
 
-    /// The sums of 16 rows with each token, block after block.
+    /// The sums of some rows with each token, block after block.
     pub(super) fn integer_product(
         &self,
         format: Format,
-        panel: Val<'c>,
+        part: Part<'c>,
         rows: &[Val<'c>],
         begins: Option<Val<'c>>,
     ) -> Vec<Val<'c>> {
@@ -174,16 +166,16 @@ impl<'c> Kernel<'_, 'c> {
         assert_eq!(block, self.input_format().block() as u64, "emission: weight and activation differ in their blocks");
         let blocks = self.reduce / block;
         let bytes = format.block_bytes() as i64 * PANEL_LANES as i64;
-        let zero = vec![e.zero(Ty::F32, PANEL_LANES); rows.len()];
+        let zero = vec![e.zero(Ty::F32, part.lanes); rows.len()];
         e.for_each(e.int(0), e.int(blocks as i64), 1, &zero, |b, now| {
-            let quants = Quants::new(e, format, e.offset(panel, e.mul(b, e.int(bytes))));
+            let quants = Quants::new(e, format, part.moved(e, e.mul(b, e.int(bytes))));
             let begins = begins.filter(|_| quants.bytes() == Bytes::Signed);
             let tokens: Vec<_> = rows.iter().map(|row| self.activation(*row, b)).collect();
             let mut sums: Vec<_> = (0..rows.len())
                 .map(|token| {
                     let at = e.add(b, e.int((token as u64 * blocks) as i64));
-                    let begin = begins.map(|s| e.splat(e.load(Ty::I32, 1, e.element(s, Ty::I32, at)), PANEL_LANES));
-                    IntSum::new(self.multiplier.dot, begin)
+                    let begin = begins.map(|s| e.splat(e.load(Ty::I32, 1, e.element(s, Ty::I32, at)), part.lanes));
+                    IntSum::new(self.multiplier.dot, part.lanes, begin)
                 })
                 .collect();
             quants.for_each_group(|at, word| {
@@ -201,8 +193,8 @@ impl<'c> Kernel<'_, 'c> {
     fn scaled(&self, quants: &Quants<'_, 'c>, token: &Activation<'c>, dot: Val<'c>, total: Val<'c>) -> Val<'c> {
         let e = self.e;
         let dot = e.int_to_float(dot, Ty::F32);
-        let x = e.splat(token.scale, PANEL_LANES);
+        let x = e.splat(token.scale, dot.lanes());
         let total = e.fma(quants.scale.map_or(x, |d| e.mul(d, x)), dot, total);
-        quants.offset.map_or(total, |m| e.fma(m, e.splat(token.sum, PANEL_LANES), total))
+        quants.offset.map_or(total, |m| e.fma(m, e.splat(token.sum, dot.lanes()), total))
     }
 }

@@ -14,9 +14,10 @@ use super::abi::{Entry, Work};
 use super::dot::Dot;
 use super::nest::{roots, store_all, vectors, width_of};
 use super::tuning::Tile;
-use crate::kernel::{AxisRef, Contract, Expr, ResultRef, Segment};
+use crate::kernel::{AxisRef, Contract, Expr, OperandRef, ResultRef, Segment};
 use crate::llvm::{Emitter, Lane, Results, Scope, Ty, Val};
 use group::Groups;
+use llmc_artifact::panel::PanelLayout;
 use llmc_artifact::plan::PANEL_LANES;
 use llmc_artifact::{Dim, Format};
 
@@ -43,6 +44,30 @@ pub fn emit(entry: &Entry, contract: &Contract, multiplier: Multiplier) -> Work 
         scratch = scratch.max(kernel.scratch_bytes());
     }
     Work { items: vec![Dim::Const(items)], scratch }
+}
+
+/// Rows of a panel that are computed at once.
+#[derive(Clone, Copy)]
+struct Part<'c> {
+    /// The first byte of the panel, or of its blocks at one place along the reduced axis.
+    start: Val<'c>,
+    /// The first row.
+    first: Val<'c>,
+    /// Number of rows.
+    lanes: u32,
+}
+
+impl<'c> Part<'c> {
+    /// The address of the first row's bytes in a group of `width` bytes a row that begins at byte `at` of a block.
+    fn group(&self, e: &Emitter<'c>, at: usize, width: u64) -> Val<'c> {
+        let begin = e.offset(self.start, e.int((at * PANEL_LANES as usize) as i64));
+        e.offset(begin, e.mul(self.first, e.int(width as i64)))
+    }
+
+    /// The part moved by bytes along the reduced axis.
+    fn moved(&self, e: &Emitter<'c>, bytes: Val<'c>) -> Part<'c> {
+        Part { start: e.offset(self.start, bytes), ..*self }
+    }
 }
 
 /// The kernel of one segment.
@@ -112,29 +137,48 @@ impl<'a, 'c> Kernel<'a, 'c> {
         e.repeat(begin, end, 1, |panel| {
             let row = e.shl(e.sub(panel, begin), PANEL_LANES.trailing_zeros());
             for product in 0..self.segment.products.len() {
-                let totals = self.product(product, panel, &rows, sums);
-                for (token, total) in totals.into_iter().enumerate() {
-                    let at = e.add(row, e.int(self.sums_at(token as u32, product) as i64));
-                    e.store(e.element(self.entry.scratch, Ty::F32, at), total);
+                let shared = tokens > 1 && self.weight(product).1.is_quantised();
+                let lanes = if shared { self.multiplier.tile.quantised_lanes } else { PANEL_LANES };
+                let part = |first| {
+                    let part = self.part(product, panel, first, lanes);
+                    let totals = self.product(product, part, &rows, sums);
+                    for (token, total) in totals.into_iter().enumerate() {
+                        let at = e.add(e.add(row, first), e.int(self.sums_at(token as u32, product) as i64));
+                        e.store(e.element(self.entry.scratch, Ty::F32, at), total);
+                    }
+                };
+                match lanes {
+                    PANEL_LANES => part(e.int(0)),
+                    _ => e.repeat(e.int(0), e.int(PANEL_LANES as i64), lanes as i64, part),
                 }
             }
         });
         e.repeat(e.int(0), e.int(tokens as i64), 1, |t| self.epilogue(group, e.add(first, t), t));
     }
 
-    /// The sums of 16 rows of a product with each token's activation.
-    fn product(&self, product: usize, panel: Val<'c>, rows: &[Val<'c>], sums: Option<Val<'c>>) -> Vec<Val<'c>> {
-        let e = self.e;
+    /// A product's weight and its format.
+    fn weight(&self, product: usize) -> (OperandRef, Format) {
         let number = self.segment.products[product].0 as usize - self.contract.stats.len();
         let weight = self.contract.products[number].weight;
-        let format = self.entry.spec.operands[weight.0 as usize].format;
-        let layout = llmc_artifact::panel::PanelLayout::new(format, self.groups.rows, self.reduce);
+        (weight, self.entry.spec.operands[weight.0 as usize].format)
+    }
+
+    /// Rows `first..first + lanes` of a panel of a product's weight.
+    fn part(&self, product: usize, panel: Val<'c>, first: Val<'c>, lanes: u32) -> Part<'c> {
+        let (e, (weight, format)) = (self.e, self.weight(product));
+        let layout = PanelLayout::new(format, self.groups.rows, self.reduce);
         let bytes = layout.expect("emission: a weight that the verifier refused").panel_bytes();
-        let panel = e.offset(self.entry.args.operand(weight), e.mul(panel, e.int(bytes as i64)));
+        let start = e.offset(self.entry.args.operand(weight), e.mul(panel, e.int(bytes as i64)));
+        Part { start, first, lanes }
+    }
+
+    /// The sums of some rows of a product with each token's activation.
+    fn product(&self, product: usize, part: Part<'c>, rows: &[Val<'c>], sums: Option<Val<'c>>) -> Vec<Val<'c>> {
+        let (_, format) = self.weight(product);
         match (format.is_quantised(), self.input_format()) {
-            (true, Format::F32) => self.decoded_product(format, panel, rows),
-            (true, _) => self.integer_product(format, panel, rows, sums),
-            (false, _) => self.plain_product(format, panel, rows),
+            (true, Format::F32) => self.decoded_product(format, part, rows),
+            (true, _) => self.integer_product(format, part, rows, sums),
+            (false, _) => self.plain_product(format, part, rows),
         }
     }
 

@@ -1,28 +1,29 @@
 //! Products in f32: plain weights, and quantised ones whose activation was not quantised.
 
-use super::Kernel;
 use super::integer::Quants;
+use super::{Kernel, Part};
 use crate::llvm::{Emitter, Ty, Val};
 use llmc_artifact::Format;
 use llmc_artifact::plan::PANEL_LANES;
 
 impl<'c> Kernel<'_, 'c> {
-    /// `sum[m](w[m] * x[m])` for 16 rows of a plain weight and each token. Column `m` goes to chain `m % chains`; the
+    /// `sum[m](w[m] * x[m])` for the rows of a plain weight's panel and each token. Column `m` goes to chain `m % chains`; the
     /// chains are added pairwise at the end.
-    pub(super) fn plain_product(&self, format: Format, panel: Val<'c>, rows: &[Val<'c>]) -> Vec<Val<'c>> {
+    pub(super) fn plain_product(&self, format: Format, part: Part<'c>, rows: &[Val<'c>]) -> Vec<Val<'c>> {
         let (e, chains) = (self.e, self.multiplier.tile.chains as u64);
         let dtype = format.plain().expect("emission: a plain product of blocks");
         let column = |chain: u64, m: Val<'c>, sums: &mut [Val<'c>]| {
             let m = e.add(m, e.int(chain as i64));
-            let at = e.element(panel, Emitter::stored_type(dtype), e.shl(m, PANEL_LANES.trailing_zeros()));
-            let w = e.widen_stored(dtype, e.load(Emitter::stored_type(dtype), PANEL_LANES, at));
+            let column = part.moved(e, e.mul(m, e.int((dtype.bytes() * PANEL_LANES as usize) as i64)));
+            let w = e.load(Emitter::stored_type(dtype), part.lanes, column.group(e, 0, dtype.bytes() as u64));
+            let w = e.widen_stored(dtype, w);
             for (token, row) in rows.iter().enumerate() {
                 let x = e.load(Ty::F32, 1, e.element(*row, Ty::F32, m));
                 let sum = &mut sums[token * chains as usize + chain as usize];
-                *sum = e.fma(w, e.splat(x, PANEL_LANES), *sum);
+                *sum = e.fma(w, e.splat(x, part.lanes), *sum);
             }
         };
-        let zero = vec![e.zero(Ty::F32, PANEL_LANES); rows.len() * chains as usize];
+        let zero = vec![e.zero(Ty::F32, part.lanes); rows.len() * chains as usize];
         let whole = self.reduce / chains * chains;
         let mut sums = e.for_each(e.int(0), e.int(whole as i64), chains as i64, &zero, |m, now| {
             let mut sums = now.to_vec();
@@ -34,14 +35,14 @@ impl<'c> Kernel<'_, 'c> {
     }
 
     /// The same for a block format, decoded on the way.
-    pub(super) fn decoded_product(&self, format: Format, panel: Val<'c>, rows: &[Val<'c>]) -> Vec<Val<'c>> {
+    pub(super) fn decoded_product(&self, format: Format, part: Part<'c>, rows: &[Val<'c>]) -> Vec<Val<'c>> {
         let (e, chains) = (self.e, self.multiplier.tile.chains as usize);
         let block = format.block() as i64;
         let bytes = format.block_bytes() as i64 * PANEL_LANES as i64;
-        let zero = vec![e.zero(Ty::F32, PANEL_LANES); rows.len() * chains];
+        let zero = vec![e.zero(Ty::F32, part.lanes); rows.len() * chains];
         let sums = e.for_each(e.int(0), e.int(self.reduce as i64 / block), 1, &zero, |b, now| {
             let mut sums = now.to_vec();
-            let quants = Quants::new(e, format, e.offset(panel, e.mul(b, e.int(bytes))));
+            let quants = Quants::new(e, format, part.moved(e, e.mul(b, e.int(bytes))));
             let first = e.mul(b, e.int(block));
             quants.for_each_group(|at, word| {
                 for i in 0..4 {
@@ -52,7 +53,7 @@ impl<'c> Kernel<'_, 'c> {
                     for (token, row) in rows.iter().enumerate() {
                         let x = e.load(Ty::F32, 1, e.element(*row, Ty::F32, m));
                         let sum = &mut sums[token * chains + (at + i) as usize % chains];
-                        *sum = e.fma(w, e.splat(x, PANEL_LANES), *sum);
+                        *sum = e.fma(w, e.splat(x, part.lanes), *sum);
                     }
                 }
             });

@@ -3,7 +3,7 @@
 use crate::kernel::interpret::Memory;
 use crate::kernel::sample::{Sample, projections};
 use crate::kernel::*;
-use crate::llvm::testing::{Loaded, check, runnable};
+use crate::llvm::testing::{Loaded, check, check_kernels, runnable};
 use crate::target::cpu::tests::{fill, memory};
 use llmc_artifact::plan::Storage;
 use llmc_artifact::{Dim, Format, ReduceOp, ScalarOp, SeqId};
@@ -14,7 +14,7 @@ const PLAIN: [Format; 3] = [Format::F32, Format::F16, Format::BF16];
 
 /// `y[t, n] = sum[m](w * x) + residual[t, n]`
 fn product(weight: Format, input: Format, rows: u64, reduce: u64) -> Verified<KernelSpec> {
-    let mut s = Sample::new("product");
+    let mut s = Sample::new(&format!("product_{weight}_{input}_{rows}"));
     let (t, m, n) = (s.axis("t", KernelExtent::Rows(SeqId(0))), s.length("m", reduce), s.length("n", rows));
     let x = s.read("x", input, &[ROWS, Dim::Const(reduce)]);
     let w = s.panel("w", weight, rows, reduce);
@@ -62,15 +62,18 @@ fn every_format_multiplies_at_odd_sizes() {
     let integer = QUANTISED.map(|w| (w, Format::Act8));
     let decoded = QUANTISED.map(|w| (w, Format::F32));
     let plain = PLAIN.map(|w| (w, Format::F32));
+    let mut cases = Vec::new();
     for (weight, input) in integer.into_iter().chain(decoded).chain(plain) {
         // Rows, columns, tokens: one panel and several, chains and tiles that do not come out even.
         let sizes = if weight.is_quantised() { [(1, 32, 1), (51, 96, 9)] } else { [(17, 7, 1), (48, 66, 7)] };
         for (rows, reduce, tokens) in sizes {
             let spec = product(weight, input, rows, reduce);
-            // The interpreter multiplies in f64 what the kernel adds in f32.
-            check(&spec, &memory(&spec, rows + reduce, &[(tokens, tokens)]), 2e-5);
+            let memory = memory(&spec, rows + reduce, &[(tokens, tokens)]);
+            cases.push((spec, memory));
         }
     }
+    // The interpreter multiplies in f64 what the kernel adds in f32.
+    check_kernels(&cases, 2e-5);
 }
 
 #[test]
