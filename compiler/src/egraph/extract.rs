@@ -20,8 +20,17 @@ pub fn extract(egraph: &Algebra, roots: &[Id]) -> (Choice, f64) {
     let mut best = total(egraph, &prices, &choice, roots).expect("extract: the first choice has no circle");
     loop {
         let before = best;
-        for class in order(egraph, &choice, roots).expect("extract: choices have no circle") {
-            improve(egraph, &prices, roots, class, &mut choice, &mut best);
+        let mut used = order(egraph, &choice, roots).expect("extract: choices have no circle");
+        let mut beside = what_else(egraph, &prices, &choice, &used);
+        for class in used.clone() {
+            if egraph[class].nodes.len() < 2 || !used.contains(&class) {
+                continue;
+            }
+            if let Some((better, cost)) = improve(egraph, &prices, roots, class, &beside, best) {
+                (choice, best) = (better, cost);
+                used = order(egraph, &choice, roots).expect("extract: choices have no circle");
+                beside = what_else(egraph, &prices, &choice, &used);
+            }
         }
         if best >= before {
             return (choice, best);
@@ -29,27 +38,31 @@ pub fn extract(egraph: &Algebra, roots: &[Id]) -> (Choice, f64) {
     }
 }
 
-/// Tries every other node for a class in use. What only the other node would use is chosen as is cheapest beside what is
-/// there already.
-fn improve(egraph: &Algebra, prices: &Prices, roots: &[Id], class: Id, choice: &mut Choice, best: &mut f64) {
-    let nodes = sorted_nodes(egraph, class);
-    let used = order(egraph, choice, roots).expect("extract: choices have no circle");
-    if nodes.len() < 2 || !used.contains(&class) {
-        return;
-    }
+/// The choice for the classes in use, and for every other class what is cheapest beside those.
+fn what_else(egraph: &Algebra, prices: &Prices, choice: &Choice, used: &[Id]) -> Choice {
     let there: Choice = used.iter().map(|c| (*c, choice[c].clone())).collect();
-    let beside = cheapest(egraph, prices, &there);
-    for node in nodes {
+    cheapest(egraph, prices, &there)
+}
+
+/// The best other node for a class in use, if it makes the whole cheaper than `best`.
+fn improve(
+    egraph: &Algebra,
+    prices: &Prices,
+    roots: &[Id],
+    class: Id,
+    beside: &Choice,
+    best: f64,
+) -> Option<(Choice, f64)> {
+    let mut better: Option<(Choice, f64)> = None;
+    for node in sorted_nodes(egraph, class) {
         let mut trial = beside.clone();
         trial.insert(class, node);
-        match total(egraph, prices, &trial, roots) {
-            Some(cost) if cost < *best => {
-                *best = cost;
-                *choice = trial;
-            }
-            _ => {}
+        let least = better.as_ref().map_or(best, |b| b.1);
+        if let Some(cost) = total(egraph, prices, &trial, roots).filter(|cost| *cost < least) {
+            better = Some((trial, cost));
         }
     }
+    better
 }
 
 fn sorted_nodes(egraph: &Algebra, class: Id) -> Vec<Node> {

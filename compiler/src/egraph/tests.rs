@@ -4,7 +4,7 @@ use super::{BlockFacts, Optimized, optimize};
 use crate::normal::text::{expression, reachable};
 use crate::rules::{Law, Stage};
 use crate::testing::draft::Draft;
-use crate::testing::llama::{SMALL, Spelling, TINY, layer};
+use crate::testing::layer::{SMALL, Spelling, TINY, layer};
 use crate::testing::points::{agree, naive, values};
 use crate::testing::random::{Choices, block};
 use egg::Id;

@@ -10,6 +10,8 @@
 //! `S[m'1](w[m = m'1] * x[m = m'1])`. Reducing over a sequence's axis binds a view of it.
 
 pub mod build;
+pub mod read;
+pub mod reduce;
 pub mod subst;
 #[cfg(test)]
 mod tests;

@@ -101,7 +101,8 @@ impl Terms {
                 (self.product(&ys), Law::Push)
             }
             Term::Sum(bound, _) | Term::Reduce(_, bound, _) => {
-                let (inner, outer) = self.under(at, &bound);
+                let (mut inner, mut outer) = self.under(at, &bound);
+                self.move_within(x, &bound, &mut inner, &mut outer);
                 if inner.is_empty() {
                     return self.add(Term::Index(x, outer));
                 }
@@ -142,6 +143,30 @@ impl Terms {
         let (inner, outer): (Indices, Indices) = at.iter().partition(|(_, i)| target(*i).is_some());
         let caught = inner.iter().any(|(_, i)| target(*i).is_some_and(|b| outer.iter().any(|(a, _)| *a == b)));
         if caught { (Vec::new(), at.clone()) } else { (inner, outer) }
+    }
+
+    /// A read at an index along an equal axis, `x[d = p(e)]`, is one along that axis, `x[d = e][e = p(e)]`: then it is
+    /// the same `x` as beside `x[d = e]`.
+    fn move_within(&mut self, x: TermId, bound: &Axes, inner: &mut Indices, outer: &mut Indices) {
+        for n in 0..outer.len() {
+            let (a, i) = outer[n];
+            let extent = self.axes[a].extent;
+            let is_other = |b: &AxisId| self.axes[*b].extent == extent && !self.is_seq(*b);
+            let others: Vec<_> = self.free(i).iter().filter(is_other).collect();
+            let [b] = others[..] else { continue };
+            let target = |j: TermId| *self.term(j) == Term::Iota(b);
+            let taken = b == a
+                || self.free(x).contains(b)
+                || bound.contains(b)
+                || self.info(x).bound.contains(b)
+                || inner.iter().chain(outer.iter()).any(|(c, j)| *c == b || target(*j));
+            if !taken {
+                inner.push((a, self.add(Term::Iota(b))));
+                outer[n].0 = b;
+            }
+        }
+        inner.sort_unstable();
+        outer.sort_unstable();
     }
 
     /// Whether every index is an axis's own that no binder in `bound` holds.

@@ -198,6 +198,34 @@ fn one_hot_sums_are_reads_and_out_of_range_ones_are_not() {
     }
 }
 
+/// A rotation written as a matrix of cases is the same few products as one written by partners.
+#[test]
+fn a_rotation_matrix_becomes_two_products() {
+    let Axes4 { mut d, t, m, e, x, .. } = axes();
+    let c = d.axis("c", 4);
+    let w = d.weight("wc", &[c, m]);
+    let p = d.mul(w, x);
+    let q = d.sum(&[m], p);
+    let (ie, ic, it, two, four) = (d.iota(e), d.iota(c), d.iota(t), d.int(2), d.int(4));
+    let shifted = d.map(ScalarOp::Add, &[ie, two]);
+    let partner = d.map(ScalarOp::Mod, &[shifted, four]);
+    let (cos, sin, zero) = (d.map(ScalarOp::Cos, &[it]), d.map(ScalarOp::Sin, &[it]), d.real(0.0));
+    let (straight, crossed) = (d.map(ScalarOp::Eq, &[ic, ie]), d.map(ScalarOp::Eq, &[ic, partner]));
+    let other = d.map(ScalarOp::Where, &[crossed, sin, zero]);
+    let matrix = d.map(ScalarOp::Where, &[straight, cos, other]);
+    let p = d.mul(matrix, q);
+    let rotated = d.sum(&[c], p);
+    d.result("q", rotated);
+    check(&d, 2).unwrap();
+    let (terms, roots) = normalise(&d.block, &d.axes);
+    let text = expression(&terms, roots[0].1);
+    let projection = "sum[m'1](wc[m = m'1, c = e] * x[m = m'1])";
+    assert!(matches!(terms.term(roots[0].1), Term::Plus(xs) if xs.len() == 2), "{text}");
+    assert!(text.contains(&format!("cos(t) * {projection}")), "{text}");
+    assert!(text.contains(&format!("{projection}[e = (2 + e) % 4]")), "{text}");
+    assert!(terms.trace.fired(Law::Cases) > 0);
+}
+
 #[test]
 fn rounded_arithmetic_keeps_its_order() {
     let Axes4 { mut d, t, s, .. } = axes();

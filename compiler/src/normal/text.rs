@@ -184,6 +184,7 @@ impl Printer<'_> {
             ScalarOp::Neg => (format!("-{}", self.expr(xs[0], PREFIX)), PREFIX),
             ScalarOp::Not => (format!("not {}", self.expr(xs[0], 3)), 2),
             ScalarOp::And | ScalarOp::Or => (self.list(xs, &format!(" {} ", op.keyword()), tightness), tightness),
+            ScalarOp::Add | ScalarOp::Mul => (self.multiset(xs, &format!(" {} ", op.keyword()), tightness), tightness),
             _ if infix => (self.list(xs, &format!(" {} ", op.keyword()), tightness), tightness),
             _ => (format!("{}({})", op.keyword(), self.list(xs, ", ", 0)), POSTFIX),
         }

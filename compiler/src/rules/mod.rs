@@ -76,6 +76,7 @@ laws! {
     Compose Index Normalise "x[a = i][b = j] = x[a = i[b = j], b = j]" if "always";
     Rename Index Normalise "S[a](f)[b = c] = S[a](f[b = c])" if "c is an axis that a does not hold";
     OneHot Index Normalise "S[a](where(a == i, f, 0) * g) = f[a = i] * g[a = i]" if "i lacks a and is provably within it";
+    Cases Index Normalise "S[a](where(a == i, f, where(a == j, g, 0))) = S[a](where(a == i, f, 0)) + S[a](where(a == j, where(a == i, 0, g), 0))" if "every case is one of OneHot, and no axis is lost";
     Read Index Normalise "f[t = s] * g[t = s] = (f * g)[t = s], for every token-wise operation" if "neither has t besides";
     Split Algebra Saturate "S[a, b](f * g) = S[a](f * S[b](g))" if "f has none of the axes b";
     Group Algebra Saturate "S[a](w * f * g) = S[a](w * (f * g))" if "w alone depends on weights only";

@@ -1,6 +1,6 @@
 //! For tests of the optimizer: graphs drafted by hand or at random, and a point-by-point evaluator.
 
 pub mod draft;
-pub mod llama;
+pub mod layer;
 pub mod points;
 pub mod random;

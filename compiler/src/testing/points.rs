@@ -5,6 +5,7 @@ use crate::normal::to_graph::to_graph;
 use crate::normal::{TermId, Terms};
 use llmc_artifact::{ReduceOp, Value};
 use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent, Graph, Op};
+use llmc_frontend::reference::{Tensor, evaluate_graph};
 use petgraph::graph::NodeIndex;
 use std::collections::HashMap;
 
@@ -144,11 +145,32 @@ pub fn values(terms: &Terms, ids: &[TermId], seed: u64) -> Vec<Vec<Value>> {
     nodes.into_iter().map(|n| points.all(n)).collect()
 }
 
-/// The values of a draft's results, as it is written, over the same leaves.
+/// The values of a draft's results as the reference evaluator has them, over the same leaves.
 pub fn naive(draft: &Draft, seed: u64) -> Vec<Vec<Value>> {
+    let lengths: Vec<usize> =
+        draft.axes.iter().map(|(a, _)| draft.axes.len_of(a).map_or(TOKENS as usize, |n| n as usize)).collect();
     let leaves = real_leaves(seed);
-    let mut points = Points::new(&draft.axes, &draft.block.graph, TOKENS, &leaves);
-    draft.block.results.iter().map(|(_, n)| points.all(*n)).collect()
+    let tensor = |weight: bool, n: usize, axes: &Axes| {
+        let mut points = vec![vec![]];
+        for a in axes.iter() {
+            let longer = |p: Vec<i64>| {
+                (0..lengths[a.0 as usize] as i64).map(move |i| p.iter().copied().chain([i]).collect::<Vec<_>>())
+            };
+            points = points.into_iter().flat_map(longer).collect();
+        }
+        let data = points.iter().map(|p| leaves(weight, n as u32, p).real()).collect();
+        Tensor::new(axes.iter().collect(), &lengths, data)
+    };
+    let block = &draft.block;
+    let params = block.params.iter().enumerate().map(|(n, p)| tensor(false, n, &p.axes)).collect();
+    let weights = block.weights.iter().enumerate().map(|(n, w)| tensor(true, n, &w.axes)).collect();
+    let roots: Vec<_> = block.results.iter().map(|(_, id)| *id).collect();
+    let results = evaluate_graph(&draft.axes, &block.graph, params, weights, &[TOKENS as usize], &roots);
+    let ascending = |(t, id): (Tensor, &NodeIndex)| {
+        let order: Vec<_> = block.graph[*id].axes.iter().collect();
+        t.ordered(&order).data.into_iter().map(Value::Real).collect()
+    };
+    results.into_iter().zip(&roots).map(ascending).collect()
 }
 
 /// Whether two values agree where the first is a number that floats can hold: `within` of the larger, or of one.

@@ -107,7 +107,14 @@ fn operation(
             let (i, from) = (c.of(consts), c.of(consts));
             let (wanted, here, zero) = (at(d, c, i, from), d.iota(i), d.real(0.0));
             let found = d.map(ScalarOp::Eq, &[here, wanted]);
-            let hot = d.map(ScalarOp::Where, &[found, x, zero]);
+            let otherwise = if c.below(2) == 0 {
+                let other = at(d, c, i, from);
+                let found = d.map(ScalarOp::Eq, &[other, here]);
+                d.map(ScalarOp::Where, &[found, y, zero])
+            } else {
+                zero
+            };
+            let hot = d.map(ScalarOp::Where, &[found, x, otherwise]);
             if from == i { hot } else { d.sum(&[i], hot) }
         }
         _ => {

@@ -1,4 +1,4 @@
-//! One layer of a llama, written as its text has it, at any size and in several spellings.
+//! One layer of a decoder, written as its text has it, at any size and in several spellings.
 
 use super::draft::{Draft, N};
 use llmc_artifact::{ReduceOp, ScalarOp, Type};
