@@ -56,6 +56,10 @@ impl Former<'_> {
                 Ok(self.terms.add(Term::Map(op, xs)))
             }
             Term::Index(x, at) => {
+                if let Some((t, _)) = at.iter().find(|(a, _)| self.terms.is_seq(*a)) {
+                    let name = &self.terms.axes[*t].name;
+                    return Err(Unsupported(format!("a token of {name} is read at an index: not supported yet")));
+                }
                 let x = self.visit(x, keep, memo)?;
                 let indices: Vec<_> = at.iter().map(|(_, i)| *i).collect();
                 let indices = self.all(&indices, keep, memo)?;
@@ -158,6 +162,9 @@ impl Former<'_> {
 
     /// Whether storing the term takes no more than storing one of its reductions.
     fn fits(&mut self, id: TermId) -> bool {
+        if self.planning.contains(&id) {
+            return false;
+        }
         if let Term::Index(x, _) = self.terms.term(id) {
             // An index of a reduction: the reduction is stored, and read at the index.
             let x = *x;

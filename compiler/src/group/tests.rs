@@ -430,3 +430,61 @@ fn compiled_layers_mean_what_they_say() {
         crate::target::nvptx::tests::assemble(&kernels);
     }
 }
+
+/// What became of a random block.
+enum Outcome {
+    Equal,
+    Unsupported(String),
+    Wrong(String),
+}
+
+fn random_block(seed: u64, size: usize) -> Option<Outcome> {
+    let d = crate::testing::random::block(seed, size);
+    let (terms, roots) = crate::normal::build::normalise(&d.block, &d.axes);
+    let view = |r: &TermId| terms.free(*r).iter().any(|a| terms.views.contains_key(&a));
+    let (_, root) = roots.into_iter().find(|(_, r)| !view(r) && !terms.operands(*r).is_empty())?;
+    let fact = |(i, (axes, _)): (usize, &(Axes, Type))| WeightFact {
+        name: format!("w{i}"),
+        order: axes.iter().collect(),
+        format: Format::F32,
+        whole_blocks: true,
+    };
+    let weights = terms.weights.iter().enumerate().map(fact).collect();
+    let facts = Facts { weights, picked: false, cache: Format::F32, machine: Machine::default() };
+    let run = || match fuse(&terms, &[("out".to_owned(), root)], facts.clone()) {
+        Err(Unsupported(why)) => Outcome::Unsupported(why),
+        Ok(fused) => {
+            let got = Machine64::new(&fused, 3).step(0, 3);
+            let want = wanted(&terms, root, 3);
+            let size = want.iter().filter(|x| x.is_finite()).fold(1e-3f64, |a, x| a.max(x.abs()));
+            let off = |a: &f64, b: &f64| b.is_finite() && b.abs() < 1e30 && (a - b).abs() > 1e-4 * size;
+            match got.iter().zip(&want).find(|(a, b)| off(a, b)) {
+                Some((a, b)) => Outcome::Wrong(format!("{a} for {b} of {size}\n{}", fused_text(&fused))),
+                None if got.len() != want.len() => Outcome::Wrong("another number of elements".into()),
+                None => Outcome::Equal,
+            }
+        }
+    };
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    Some(caught.unwrap_or_else(|p| {
+        let text = p.downcast_ref::<String>().cloned().or_else(|| p.downcast_ref::<&str>().map(|s| s.to_string()));
+        Outcome::Wrong(format!("panic: {}", text.unwrap_or_default()))
+    }))
+}
+
+/// Blocks of random operations, most of which no model has: kernels give what the terms mean, or the block is
+/// refused with a sentence.
+#[test]
+fn random_blocks_mean_what_they_say() {
+    let (mut equal, mut refused, mut wrong) = (0, HashMap::<String, u32>::new(), Vec::new());
+    for seed in 0..500 {
+        match random_block(seed, 4 + seed as usize % 9) {
+            Some(Outcome::Equal) => equal += 1,
+            Some(Outcome::Unsupported(why)) => *refused.entry(why).or_default() += 1,
+            Some(Outcome::Wrong(why)) => wrong.push(format!("seed {seed}: {why}")),
+            None => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong, {equal} equal, refused {refused:#?}\n{}", wrong.len(), wrong.join("\n"));
+    assert!(equal > 200, "{equal} equal, refused {refused:#?}");
+}

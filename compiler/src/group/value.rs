@@ -30,6 +30,7 @@ pub(super) fn form(
         reducing: HashMap::new(),
         notes: Vec::new(),
         loads: Vec::new(),
+        planning: Vec::new(),
     };
     for (n, (name, root)) in roots.iter().enumerate() {
         former.terms.set_name(*root, name);
@@ -56,6 +57,8 @@ pub(super) struct Former<'a> {
     notes: Vec<String>,
     /// Loads of the values being planned, innermost last.
     loads: Vec<BTreeSet<u32>>,
+    /// The values being planned: none of them can load itself.
+    pub(super) planning: Vec<TermId>,
 }
 
 /// A reduction that is a weight product, before its input is stored.
@@ -79,7 +82,9 @@ impl Former<'_> {
         }
         self.views_absent(term)?;
         self.loads.push(BTreeSet::new());
+        self.planning.push(term);
         let planned = self.plan(term);
+        self.planning.pop();
         let loads = self.loads.pop().expect("group: every plan has its list of loads");
         let (work, resolved) = planned?;
         let n = self.values.len() as u32;
@@ -266,6 +271,10 @@ impl Former<'_> {
         let over: Axes = stream.over.iter().copied().collect();
         let dots = self.dots(&stream, &keep);
         let parallel = self.parallel(&stream, &dots, &over)?;
+        // A finish has the loop's own point: a result read elsewhere is stored first.
+        if !parallel.is_subset(self.terms.free(term)) || self.is_indexed(term, &keep) {
+            return Ok((Work::Map, self.resolve(term, &[])?));
+        }
         if let Some(sight) = sight {
             for state in stream.states.clone() {
                 self.cache_reads(state.body, &keep, &dots, &parallel, sight);
@@ -273,6 +282,22 @@ impl Former<'_> {
         }
         let resolved = self.resolve(term, &keep)?;
         Ok((Work::Stream(Fold { stream, dots, parallel, sight }), resolved))
+    }
+
+    /// Whether a formula reads one of its loop's results at an index.
+    fn is_indexed(&self, term: TermId, keep: &[TermId]) -> bool {
+        let indexed = |x: TermId| matches!(self.terms.term(x), Term::Index(y, _) if keep.contains(y));
+        let mut stack = vec![term];
+        let mut seen = BTreeSet::new();
+        while let Some(x) = stack.pop() {
+            if indexed(x) {
+                return true;
+            }
+            if seen.insert(x) && !keep.contains(&x) {
+                stack.extend(self.terms.operands(x));
+            }
+        }
+        false
     }
 
     fn bound(&self, source: TermId) -> Axes {
@@ -379,7 +404,8 @@ impl Former<'_> {
         let main = weights.iter().copied().max_by_key(|w| self.terms.free(*w).len())?;
         let mut packed = vec![main];
         let blocks = self.block_format(main, &bound);
-        for w in weights.into_iter().filter(|w| *w != main) {
+        let at = weights.iter().position(|w| *w == main)?;
+        for w in weights.into_iter().enumerate().filter(|(i, _)| *i != at).map(|(_, w)| w) {
             let inside = self.terms.free(w).is_subset(&bound);
             if inside && blocks.is_some() { rest.push(w) } else { packed.push(w) }
         }
