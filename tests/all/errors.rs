@@ -5,6 +5,7 @@
 
 use crate::support::cases::{self, Case};
 use llmc_artifact::ArtifactCode;
+use llmc_frontend::compile_text;
 use llmc_frontend::diag::{Code, Stage, render_json, render_text};
 use llmc_runtime::{FileCode, RunCode};
 use std::fmt::Write;
@@ -115,6 +116,42 @@ fn no_two_tables_share_a_code() {
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), count);
+}
+
+/// Texts made to exhaust something: each is refused, soon, by the code that says why.
+#[test]
+fn hostile_texts_are_refused() {
+    let around = |text: String| format!("{text}\nmodel a {{ seq t  input x[t]: real  output y[t] = f0(x) }}");
+    let chain = |length: usize, call: &str| {
+        let link = |i: usize| format!("fn f{i}(x[..]) {{ {} }}\n", call.replace('@', &format!("f{}(x)", i + 1)));
+        around((0..length).map(link).collect::<String>() + &format!("fn f{length}(x[..]) {{ x }}"))
+    };
+    let megabyte = 1 << 20;
+    let texts = [
+        ("E0201", "(".repeat(megabyte)),
+        ("E0201", "[{(".repeat(megabyte / 3)),
+        ("E0102", format!("model a {{ text x = \"{}", "a".repeat(megabyte))),
+        ("E0101", "\u{1f980}".repeat(megabyte / 4)),
+        ("E0203", format!("model a {{ output y[] = {}x }}", "(".repeat(megabyte))),
+        ("E0203", format!("model a {{ output y[] = x{} }}", " + x".repeat(megabyte / 4))),
+        ("E0202", format!("model a {{ {}", "for l { ".repeat(megabyte / 8))),
+        ("E0305", chain(20_000, "@ + f0(x)")),
+        ("E0904", chain(20_000, "@")),
+        ("E0904", chain(300, "((((@))))")),
+        ("E0904", chain(40, "@ + @")),
+        ("E0302", around(format!("fn f0(x[..]) {{ {} }}", "sum[q](x) + ".repeat(100) + "x"))),
+    ];
+    for (code, text) in texts {
+        let start = std::time::Instant::now();
+        let compiled = compile_text("hostile.llm", &text, None);
+        let report = render_text(&compiled.diagnostics, &compiled.sources, Default::default());
+        let seconds = start.elapsed().as_secs_f64();
+        let beginning: String = text.chars().take(60).collect();
+        assert!(compiled.diagnostics.iter().any(|d| d.code.code() == code), "{beginning}\n{report}");
+        assert!(compiled.model.is_none());
+        assert!(report.len() < 100_000, "{beginning}: a report of {} bytes", report.len());
+        assert!(seconds < 20.0, "{beginning}: {seconds} s");
+    }
 }
 
 /// Whole models, from before attention masks to mixtures of experts: each is right on its defaults.

@@ -182,7 +182,7 @@ impl<'a> Elaborator<'a> {
             let mut d =
                 Diagnostic::new(Code::CyclicFunction, name.span, format!("`{}` leads back to itself", name.text))
                     .help("write the repetition as layers, or as a reduction over an axis");
-            for other in group.iter().filter(|i| **i != first) {
+            for other in group.iter().filter(|i| **i != first).take(5) {
                 d = d.label(graph[*other].name.span, "by way of this function");
             }
             self.report(d);
