@@ -3,6 +3,7 @@
 mod checkpoints;
 mod docs;
 mod errors;
+mod fused;
 mod hygiene;
 mod oracle;
 mod support;

@@ -1,0 +1,140 @@
+//! What the optimizer makes of whole models: kernels and their specs beside each case.
+
+use super::support::cases::{golden, load, root};
+use llmc_artifact::Format;
+use llmc_compiler::egraph::{BlockFacts, optimize};
+use llmc_compiler::group::{Facts, Fused, Machine, WeightFact, fuse, fused_text};
+use llmc_compiler::kernel::lower::{Lowered, lower};
+use llmc_compiler::kernel::{Body, KernelSpec, verify};
+use llmc_frontend::graph::{BlockId, Model, Op};
+use llmc_frontend::{MODELS, compile_text};
+
+/// A block through the stages.
+struct Block {
+    name: String,
+    fused: Fused,
+    lowered: Lowered,
+}
+
+/// Every block of a text compiled without weights; matrices count as stored in `format`.
+fn blocks(name: &str, text: &str, format: Format) -> Vec<Block> {
+    let compiled = compile_text(name, text, None);
+    let model = compiled.model.unwrap_or_else(|| panic!("{name}: {:#?}", compiled.diagnostics));
+    let last = model.blocks.len() - 1;
+    (0..model.blocks.len())
+        .map(|b| {
+            let weights = weight_facts(&model, b, format);
+            let quantised = weights.iter().map(|w| w.format.is_quantised()).collect();
+            let best = optimize(&model.blocks[b], &model.axes, &BlockFacts { quantised });
+            let facts = Facts { weights, picked: b == last, cache: Format::F16, machine: Machine::default() };
+            let fused = fuse(&best.terms, &best.roots, facts).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let lowered = lower(&fused, &model.blocks[b].name);
+            Block { name: model.blocks[b].name.clone(), fused, lowered }
+        })
+        .collect()
+}
+
+fn weight_facts(model: &Model, block: usize, format: Format) -> Vec<WeightFact> {
+    let step = model.steps.iter().find(|s| s.block == BlockId(block as u32)).expect("every block runs");
+    let slots = model.blocks[block].weights.iter().zip(&step.weights);
+    let fact = |(slot, weight): (&llmc_frontend::graph::WeightSlot, &llmc_frontend::graph::WeightId)| {
+        let node = model.weights[weight.0 as usize].node;
+        let (order, is_tensor) = match &model.weight_graph[node].op {
+            Op::Tensor(view) => (view.dims.iter().flatten().copied().collect(), true),
+            _ => (slot.axes.iter().collect(), false),
+        };
+        let matrix = is_tensor && slot.axes.len() > 1;
+        let format = if matrix { format } else { Format::F32 };
+        WeightFact { name: slot.name.clone(), order, format, whole_blocks: is_tensor }
+    };
+    slots.map(fact).collect()
+}
+
+/// The text of every stage from groups on.
+fn shown(blocks: &[Block]) -> String {
+    let mut out = String::new();
+    for b in blocks {
+        out.push_str(&format!("# block {}\n\n{}\n", b.name, fused_text(&b.fused)));
+        for kernel in &b.lowered.block.kernels {
+            out.push_str(&format!("{}\n", kernel.spec));
+        }
+    }
+    out
+}
+
+#[test]
+fn kernels_of_the_cases() {
+    for case in load("tests/cases/fused") {
+        let text = shown(&blocks(&case.name, &case.text, Format::F32));
+        golden(&case.path.with_extension("txt"), &text);
+    }
+    let (name, text) = MODELS.iter().find(|(n, _)| n.starts_with("llama")).expect("llama is built in");
+    let folder = root().join("tests/cases/fused");
+    golden(&folder.join("llama.txt"), &shown(&blocks(name, text, Format::F32)));
+    golden(&folder.join("llama_quantised.txt"), &shown(&blocks(name, text, Format::Q4_1)));
+}
+
+#[test]
+fn a_layer_is_five_kernels_and_six_on_quantised_weights() {
+    for (format, kernels) in [(Format::F32, [2, 5, 2]), (Format::Q4_1, [2, 6, 2]), (Format::Q8_0, [2, 6, 2])] {
+        let (name, text) = MODELS.iter().find(|(n, _)| n.starts_with("llama")).expect("llama is built in");
+        let found: Vec<_> = blocks(name, text, format).iter().map(|b| b.lowered.block.kernels.len()).collect();
+        assert_eq!(found, kernels, "{format}");
+    }
+}
+
+#[test]
+fn quantised_weights_are_never_decoded() {
+    let (name, text) = MODELS.iter().find(|(n, _)| n.starts_with("llama")).expect("llama is built in");
+    for block in blocks(name, text, Format::Q4_1) {
+        for (weight, source) in block.lowered.block.weights.iter().zip(&block.lowered.weights) {
+            let wanted = if source.order.len() > 1 { Format::Q4_1 } else { Format::F32 };
+            assert_eq!(weight.format, wanted, "{}", weight.name);
+        }
+    }
+}
+
+/// A spec without the names that people gave.
+fn nameless(mut spec: KernelSpec) -> KernelSpec {
+    spec.name.clear();
+    spec.axes.iter_mut().for_each(|a| a.name.clear());
+    spec.operands.iter_mut().for_each(|o| o.name.clear());
+    spec
+}
+
+#[test]
+fn other_names_make_the_same_kernels() {
+    let specs = |name: &str| {
+        let path = root().join("tests/cases/fused").join(name);
+        let text = std::fs::read_to_string(&path).expect("the case is there");
+        let all: Vec<_> = blocks(name, &text, Format::F32).into_iter().flat_map(|b| b.lowered.block.kernels).collect();
+        all.into_iter().map(|k| (nameless(k.spec), k.operands)).collect::<Vec<_>>()
+    };
+    assert_eq!(specs("decoder.llm"), specs("renamed.llm"));
+}
+
+#[test]
+fn no_value_is_stored_for_pairs_of_tokens() {
+    for (name, text) in MODELS {
+        for block in blocks(name, text, Format::F32) {
+            for (axes, _) in &block.fused.terms.stored {
+                assert!(axes.iter().filter(|a| block.fused.terms.is_seq(*a)).count() <= 1, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kernel_of_the_models_is_well_formed() {
+    for (name, text) in MODELS {
+        for format in [Format::F32, Format::Q8_0] {
+            let kernels = blocks(name, text, format).into_iter().flat_map(|b| b.lowered.block.kernels);
+            for kernel in kernels {
+                let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{name}: {e}"));
+                if let Body::Stream(s) = &spec.body {
+                    assert!(s.states.iter().all(|s| s.repair.is_none() || s.op == llmc_artifact::ReduceOp::Sum));
+                }
+            }
+        }
+    }
+}
