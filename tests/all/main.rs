@@ -1,6 +1,7 @@
 //! Every test that needs more than one crate, in one binary, so that LLVM is linked once.
 
 mod checkpoints;
+mod compiled;
 mod docs;
 mod errors;
 mod fused;

@@ -21,6 +21,11 @@ pub fn tiny_llama() -> PathBuf {
     root().join("tests/cases/checkpoints/tiny_llama")
 }
 
+/// A text of `models/`.
+pub fn text(name: &str) -> PathBuf {
+    root().join("models").join(name)
+}
+
 /// Golden values that a script in `tests/oracle` made.
 pub fn golden_values(name: &str) -> serde_json::Value {
     let path = root().join("tests/oracle").join(name);
