@@ -11,11 +11,10 @@
 //! let engine = compiled.engine(&EngineOptions::default())?;
 //! let tokenizer = compiled.tokenizer()?;
 //!
-//! let mut session = Session::new(&engine);
-//! session.prefill(&tokenizer.encode("The capital of France is", true)?)?;
+//! let prompt = tokenizer.encode("The capital of France is", true)?;
 //! let mut sampler = Sampler::new(SampleOptions::default())?;
 //! let mut text = tokenizer.stream();
-//! session.generate(&GenerateOptions::default(), &mut sampler, |token| {
+//! Session::new(&engine).generate(&prompt, &mut sampler, &GenerateOptions::default(), |token| {
 //!     print!("{}", text.push(token));
 //!     std::ops::ControlFlow::Continue(())
 //! })?;
