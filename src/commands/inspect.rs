@@ -6,8 +6,8 @@ use llmc::source::{Source, Text};
 use llmc::{Error, model, stages};
 use llmc_artifact::Checkpoint;
 use llmc_compiler::pipeline::BlockStages;
-use llmc_compiler::plan;
 use llmc_compiler::target::Text as CodeText;
+use llmc_compiler::{group, plan};
 use llmc_frontend::{SourceMap, graph, syntax};
 use llmc_runtime::weights::CheckpointFile;
 use std::io::Write;
@@ -44,7 +44,7 @@ fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>
         Stage::Graph => Ok(graph::text::print(&model(text, checkpoint.map(|c| c as &dyn Checkpoint))?.0)),
         Stage::Normal => blocks(|b| b.optimised.normal_text()),
         Stage::Egraph => blocks(|b| b.optimised.egraph_text()),
-        Stage::Fused => blocks(|b| format!("{:#?}", b.fused.groups)),
+        Stage::Fused => blocks(|b| group::fused_text(&b.fused)),
         Stage::Kernels => {
             let kernels = stages(text, checkpoint)?.kernels;
             Ok(kernels.iter().map(|k| format!("{}\n", **k)).collect())

@@ -34,7 +34,8 @@ fn tiny() -> Loaded {
 }
 
 fn engine(loaded: &Loaded, threads: usize, chunk: usize) -> Engine {
-    let options = EngineOptions { device: DeviceKind::Cpu { threads: Some(threads) }, chunk, ..EngineOptions::default() };
+    let options =
+        EngineOptions { device: DeviceKind::Cpu { threads: Some(threads) }, chunk, ..EngineOptions::default() };
     loaded.engine(&options).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -98,7 +99,8 @@ fn threads_chunks_and_batches_change_no_bit() {
     }
     let engine = engine(&loaded, 2, 256);
     let (mut a, mut b) = (engine.sequence(), engine.sequence());
-    let feed = |sequence, tokens| Feed { sequence, inputs: Inputs::Tokens(tokens), role: Role::Prompt, want: Want::All };
+    let feed =
+        |sequence, tokens| Feed { sequence, inputs: Inputs::Tokens(tokens), role: Role::Prompt, want: Want::All };
     let batch = engine.step(&mut [feed(&mut a, &tokens[90..]), feed(&mut b, &tokens)]).expect("it runs");
     assert!(batch[1][0].data == want, "in a batch: other bits");
 }
@@ -121,7 +123,8 @@ fn a_fork_and_a_rewind_go_on_as_if_nothing_had_happened() {
 
 #[test]
 fn a_window_bounds_what_is_seen() {
-    let (_folder, text) = edited(&[("let seen = s <= t and (window == 0 or t - s < window)", "let seen = t >= s and t - s < 5")]);
+    let (_folder, text) =
+        edited(&[("let seen = s <= t and (window == 0 or t - s < window)", "let seen = t >= s and t - s < 5")]);
     let loaded = load(&text);
     assert!(loaded.artifact.plan.caches.iter().all(|c| c.window == Some(5)), "{:?}", loaded.artifact.plan.caches);
     let found = logits(&engine(&loaded, 1, 256), &TOKENS, 3, Role::Generated);
