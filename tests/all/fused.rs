@@ -3,7 +3,7 @@
 use super::support::cases::{golden, load, root};
 use llmc_artifact::Format;
 use llmc_compiler::egraph::{BlockFacts, optimize};
-use llmc_compiler::group::{Facts, Fused, Machine, WeightFact, fuse, fused_text};
+use llmc_compiler::group::{Facts, Fused, Machine, Unsupported, WeightFact, fuse, fused_text};
 use llmc_compiler::kernel::lower::{Lowered, lower};
 use llmc_compiler::kernel::{Body, KernelSpec, verify};
 use llmc_frontend::graph::{BlockId, Model, Op};
@@ -18,6 +18,10 @@ struct Block {
 
 /// Every block of a text compiled without weights; matrices count as stored in `format`.
 fn blocks(name: &str, text: &str, format: Format) -> Vec<Block> {
+    try_blocks(name, text, format).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn try_blocks(name: &str, text: &str, format: Format) -> Result<Vec<Block>, Unsupported> {
     let compiled = compile_text(name, text, None);
     let model = compiled.model.unwrap_or_else(|| panic!("{name}: {:#?}", compiled.diagnostics));
     let last = model.blocks.len() - 1;
@@ -27,9 +31,9 @@ fn blocks(name: &str, text: &str, format: Format) -> Vec<Block> {
             let quantised = weights.iter().map(|w| w.format.is_quantised()).collect();
             let best = optimize(&model.blocks[b], &model.axes, &BlockFacts { quantised });
             let facts = Facts { weights, picked: b == last, cache: Format::F16, machine: Machine::default() };
-            let fused = fuse(&best.terms, &best.roots, facts).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let fused = fuse(&best.terms, &best.roots, facts)?;
             let lowered = lower(&fused, &model.blocks[b].name);
-            Block { name: model.blocks[b].name.clone(), fused, lowered }
+            Ok(Block { name: model.blocks[b].name.clone(), fused, lowered })
         })
         .collect()
 }
@@ -137,4 +141,55 @@ fn every_kernel_of_the_models_is_well_formed() {
             }
         }
     }
+}
+
+/// The decoder of the cases with another condition on the keys that are seen.
+fn decoder_seeing(condition: &str) -> Vec<Block> {
+    let text = std::fs::read_to_string(root().join("tests/cases/fused/decoder.llm")).expect("the case is there");
+    assert!(text.contains("s <= t"));
+    blocks("decoder", &text.replace("s <= t", condition), Format::F32)
+}
+
+#[test]
+fn a_mask_that_leaks_the_future_is_refused_with_the_read_named() {
+    for leak in ["s <= t + 1", "s - t < 2", "s <= t or t < 4", "s >= t"] {
+        let found = decoder_seeing(leak).into_iter().find_map(|b| b.fused.appendable.err());
+        let sentence = found.unwrap_or_else(|| panic!("{leak} is let through")).sentence;
+        assert!(sentence.starts_with("`c[t = s]`"), "{leak}: {sentence}");
+    }
+    for causal in ["t >= s", "not (s > t)", "0 <= t - s", "s <= t and t - s < 7", "s - t < 1", "s < t or s == t"] {
+        assert!(decoder_seeing(causal).iter().all(|b| b.fused.appendable.is_ok()), "{causal}");
+    }
+}
+
+#[test]
+fn a_window_bounds_the_caches() {
+    for (window, length) in [("s <= t", None), ("s <= t and t - s < 7", Some(7)), ("0 <= t - s and s > t - 7", Some(7))]
+    {
+        let caches: Vec<_> = decoder_seeing(window).into_iter().flat_map(|b| b.lowered.block.caches).collect();
+        assert_eq!(caches.len(), 2, "keys and values");
+        assert!(caches.iter().all(|c| c.window == length), "{window}: {caches:?}");
+    }
+}
+
+/// Norms of every kind, biases, relative positions, experts, latent attention: each is a list of well-formed kernels,
+/// or refused with a sentence.
+#[test]
+fn models_of_every_kind_are_kernels() {
+    let mut refused = Vec::new();
+    for case in load("tests/cases/models") {
+        match try_blocks(&case.name, &case.text, Format::F32) {
+            Ok(blocks) => {
+                for kernel in blocks.into_iter().flat_map(|b| b.lowered.block.kernels) {
+                    verify(kernel.spec).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+                }
+            }
+            Err(Unsupported(why)) => refused.push(format!("{}: {why}", case.name)),
+        }
+    }
+    let wanted = [
+        "bert: a reduction over all tokens of t together is not supported yet",
+        "t5: a reduction over all tokens of u together is not supported yet",
+    ];
+    assert_eq!(refused, wanted);
 }

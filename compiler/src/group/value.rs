@@ -184,10 +184,10 @@ impl Former<'_> {
             return Ok(plan);
         }
         let mut folds = deepest;
-        folds.retain(|r| self.candidate(*r).is_none());
+        folds.retain(|r| self.candidate(*r).is_none() && stream::behind(&self.terms, *r).is_some());
         match folds.first() {
             Some(first) => self.plan_stream(term, *first, &folds),
-            // Products whose axes are not the value's: each is stored, and the value is made of them.
+            // Products whose axes are not the value's, and searches: each is stored, and the value is made of them.
             None => Ok((Work::Map, self.resolve(term, &[])?)),
         }
     }
@@ -375,7 +375,8 @@ impl Former<'_> {
             if !keys_innermost {
                 (outer, inner) = all.iter().partition(|a| parallel.contains(seen(a)));
             }
-            let format = if ty == Type::Real { self.facts.cache } else { plain_format(ty) };
+            // Pages hold reals: an int up to 2^24 is one exactly.
+            let format = if ty == Type::Real { self.facts.cache } else { Format::F32 };
             self.form_of(value, Form::Cache { outer, inner, keys_innermost, format, sight });
         }
     }

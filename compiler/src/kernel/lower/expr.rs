@@ -193,7 +193,15 @@ impl Kernel<'_, '_> {
             let here = names.iter().find(|(own, _)| *own == axis).map_or(axis, |(_, b)| *b);
             index.push(self.index(here, None, moved));
         }
-        self.load(operand, index, ty)
+        let loaded = self.load(operand, index, Type::Real);
+        match ty {
+            Type::Real => loaded,
+            Type::Int => self.apply(ScalarOp::Trunc, vec![loaded], Type::Int),
+            Type::Bool => {
+                let zero = self.real(0.0);
+                self.apply(ScalarOp::Ne, vec![loaded, zero], Type::Bool)
+            }
+        }
     }
 
     // ---- arithmetic ------------------------------------------------------------------------------------

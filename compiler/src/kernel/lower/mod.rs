@@ -258,6 +258,12 @@ impl Kernel<'_, '_> {
                     [row].into_iter().chain(outer).chain(inner).collect()
                 }
             };
+            let value = match self.value(n).forms[form] {
+                Form::Cache { .. } if self.exprs.0[value.0 as usize].1 == Type::Int => {
+                    self.exprs.add(Expr::Map(ScalarOp::ToReal, vec![value]), Type::Real)
+                }
+                Form::Cache { .. } | Form::Dense { .. } => value,
+            };
             for at in 0..self.l.places[&(n, form)].len() {
                 let operand = self.form_operand(n, form, at, true);
                 let index = order.iter().map(|a| self.place_of(*a)).collect();
