@@ -52,11 +52,11 @@ impl Error {
         }
     }
 
-    /// The error as JSON, one object a line.
+    /// The error as JSON: an array of diagnostics.
     pub fn render_json(&self) -> String {
         match self {
             Error::Model(m) => render_json(&m.diagnostics, &m.sources),
-            other => format!("{}\n", serde_json::json!({ "severity": "error", "message": other.to_string() })),
+            other => format!("{}\n", serde_json::json!([{ "severity": "error", "message": other.to_string() }])),
         }
     }
 }

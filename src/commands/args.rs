@@ -259,7 +259,7 @@ pub struct CheckArgs {
     /// Check against this checkpoint: every tensor read, every shape right.
     #[arg(long, value_name = "FILE_OR_FOLDER")]
     pub weights: Option<PathBuf>,
-    /// Print diagnostics as JSON, one object a line.
+    /// Print diagnostics as a JSON array.
     #[arg(long)]
     pub json: bool,
 }

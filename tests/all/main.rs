@@ -1,7 +1,9 @@
 //! Every test that needs more than one crate, in one binary, so that LLVM is linked once.
 
 mod checkpoints;
+mod cli;
 mod compiled;
+mod damage;
 mod docs;
 mod errors;
 mod fused;

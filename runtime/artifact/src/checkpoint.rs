@@ -77,6 +77,11 @@ pub trait TensorData: Send + Sync {
     /// The stored bytes of a tensor, exactly as many as its shape and format say; `None` for an unknown name.
     fn tensor_bytes(&self, name: &str) -> Option<&[u8]>;
 
+    /// Shape and format of a tensor; `None` where no more is known of it than its bytes.
+    fn stored_as(&self, _name: &str) -> Option<TensorInfo> {
+        None
+    }
+
     /// Says that a tensor's bytes have been used and need not stay in memory; they can still be asked for.
     fn release(&self, _name: &str) {}
 }

@@ -249,6 +249,10 @@ impl TensorData for GgufFile {
         self.tensors.get(name).map(|t| &self.bytes[t.range.clone()])
     }
 
+    fn stored_as(&self, name: &str) -> Option<TensorInfo> {
+        self.tensor(name)
+    }
+
     fn release(&self, name: &str) {
         if let Some(t) = self.tensors.get(name) {
             self.bytes.release(t.range.clone());

@@ -191,6 +191,10 @@ impl TensorData for HfFolder {
         self.tensors.get(name).map(|t| &self.shards[t.shard][t.range.clone()])
     }
 
+    fn stored_as(&self, name: &str) -> Option<TensorInfo> {
+        self.tensor(name)
+    }
+
     fn release(&self, name: &str) {
         if let Some(t) = self.tensors.get(name) {
             self.shards[t.shard].release(t.range.clone());

@@ -2,4 +2,5 @@
 
 pub mod cases;
 pub mod checkpoint;
+pub mod command;
 pub mod models;

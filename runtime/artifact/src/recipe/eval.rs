@@ -39,6 +39,16 @@ pub enum RecipeError {
         /// Bytes that its shape and format take.
         expected: u64,
     },
+    /// A tensor is not of the shape or the format that the model was compiled for.
+    #[error("tensor `{name}` is {found}, but the model was compiled for {expected}")]
+    TensorInfo {
+        /// Its name in the file.
+        name: String,
+        /// Format and shape in the file.
+        found: String,
+        /// Format and shape that the recipe reads.
+        expected: String,
+    },
     /// A computed index lies outside its tensor.
     #[error("index {index} is outside dimension {dimension} of tensor `{name}`, which is {length} long")]
     OutOfRange {

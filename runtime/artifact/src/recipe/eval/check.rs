@@ -2,7 +2,7 @@
 //! escape, and the file's tensors are as large as they should be.
 
 use super::{Recipe, RecipeError, RecipeNode, malformed};
-use crate::checkpoint::TensorData;
+use crate::checkpoint::{TensorData, TensorInfo};
 use crate::dtype::{DType, Type};
 use crate::format::Format;
 use crate::recipe::{RecipeAxis, RecipeOp, RecipeTensor};
@@ -56,6 +56,10 @@ impl<'a> Checked<'a> {
     }
 }
 
+fn shown(info: &TensorInfo) -> String {
+    format!("{} {:?}", info.format, info.shape)
+}
+
 fn tensor<'a>(t: &'a RecipeTensor, data: &'a dyn TensorData) -> Result<Tensor<'a>, RecipeError> {
     let Some(first) = t.names.first() else { return Err(malformed("a tensor without a name")) };
     let format = t.info.format;
@@ -65,6 +69,10 @@ fn tensor<'a>(t: &'a RecipeTensor, data: &'a dyn TensorData) -> Result<Tensor<'a
     let expected = expected.ok_or_else(|| malformed(format!("tensor `{first}` has an impossible shape")))?;
     let part = |name: &'a String| {
         let bytes = data.tensor_bytes(name).ok_or_else(|| RecipeError::MissingTensor(name.clone()))?;
+        if let Some(found) = data.stored_as(name).filter(|found| *found != t.info) {
+            let (name, found, expected) = (name.clone(), shown(&found), shown(&t.info));
+            return Err(RecipeError::TensorInfo { name, found, expected });
+        }
         let found = bytes.len() as u64;
         if found == expected { Ok(bytes) } else { Err(RecipeError::TensorSize { name: name.clone(), found, expected }) }
     };
