@@ -126,6 +126,9 @@ pub struct RunArgs {
     /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// Follow the B likeliest continuations and print the best one when it is done, instead of sampling.
+    #[arg(long, value_name = "B", conflicts_with = "temperature")]
+    pub beams: Option<usize>,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,

@@ -14,7 +14,6 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let prompt = prompt_tokens(&tokenizer, args)?;
     let engine = engine(&loaded, &args.device)?;
     let mut session = Session::new(&engine);
-    let mut sampler = Sampler::new(sampling(&args.sampling)).map_err(|e| Error::Usage(e.to_string()))?;
     let options = GenerateOptions { max_tokens: args.max_tokens, stop: tokenizer.data().eos.clone() };
     let mut text = String::new();
     let mut stream = tokenizer.stream();
@@ -22,7 +21,17 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         text.push_str(piece);
         if args.json { ControlFlow::Continue(()) } else { print_piece(piece) }
     };
-    let made = session.generate(&prompt, &mut sampler, &options, |token| emit(&stream.push(token)))?;
+    let made = match args.beams {
+        Some(beams) => {
+            let made = session.beam_search(&prompt, beams, &options)?;
+            let _ = made.tokens.iter().try_for_each(|token| emit(&stream.push(*token)));
+            made
+        }
+        None => {
+            let mut sampler = Sampler::new(sampling(&args.sampling)).map_err(|e| Error::Usage(e.to_string()))?;
+            session.generate(&prompt, &mut sampler, &options, |token| emit(&stream.push(token)))?
+        }
+    };
     let _ = emit(&stream.finish());
     if args.json {
         println!("{}", report_json(&text, &prompt, &made));
