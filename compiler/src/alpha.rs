@@ -256,6 +256,59 @@ impl Substituter<'_> {
     }
 }
 
+/// A term with some subterms replaced. What is bound above them must not be free in what replaces them.
+pub fn replace(terms: &mut Terms, id: TermId, by: &HashMap<TermId, TermId>) -> TermId {
+    replace_in(terms, id, by, &mut HashMap::new())
+}
+
+fn replace_in(
+    terms: &mut Terms,
+    id: TermId,
+    by: &HashMap<TermId, TermId>,
+    memo: &mut HashMap<TermId, TermId>,
+) -> TermId {
+    if let Some(done) = by.get(&id).or_else(|| memo.get(&id)) {
+        return *done;
+    }
+    let mut each = |terms: &mut Terms, xs: &[TermId]| -> Vec<TermId> {
+        xs.iter().map(|x| replace_in(terms, *x, by, memo)).collect()
+    };
+    let new = match terms.term(id).clone() {
+        Term::Const(_) | Term::Iota(_) | Term::Length(_) | Term::Param(_) | Term::Weight(_) | Term::Stored(_) => id,
+        Term::Sum(bound, xs) => {
+            let xs = each(terms, &xs);
+            sum(terms, bound, xs)
+        }
+        Term::Plus(xs) => {
+            let xs = each(terms, &xs);
+            plus(terms, xs)
+        }
+        Term::Map(op, xs) => {
+            let xs = each(terms, &xs);
+            terms.add(Term::Map(op, xs))
+        }
+        Term::Reduce(op, bound, x) => {
+            let x = each(terms, &[x])[0];
+            terms.add(Term::Reduce(op, bound, x))
+        }
+        Term::Index(x, at) => {
+            let x = each(terms, &[x])[0];
+            let at = at.iter().map(|(a, i)| (*a, each(terms, &[*i])[0])).collect();
+            terms.add(Term::Index(x, at))
+        }
+        Term::Read(x, view) => {
+            let x = each(terms, &[x])[0];
+            terms.add(Term::Read(x, view))
+        }
+        Term::TopK(axis, rank, x) => {
+            let x = each(terms, &[x])[0];
+            terms.add(Term::TopK(axis, rank, x))
+        }
+    };
+    memo.insert(id, new);
+    new
+}
+
 /// Rebuilds the terms below `roots` with canonical binders. A reduction over a view of a sequence together with
 /// constant axes becomes a nest, the view inside; factors that a sum over a view does not bind and that hold another
 /// reduction over tokens leave it, so that an outer value never waits for a loop's end inside that loop.

@@ -488,3 +488,40 @@ fn random_blocks_mean_what_they_say() {
     assert!(wrong.is_empty(), "{} wrong, {equal} equal, refused {refused:#?}\n{}", wrong.len(), wrong.join("\n"));
     assert!(equal > 200, "{equal} equal, refused {refused:#?}");
 }
+
+/// Softmax written by hand without a floor, over keys before the row's own: the first row has none.
+#[test]
+fn rows_without_keys_are_zero_in_kernels() {
+    for spelling in ["exp", "exp2", "masked twice"] {
+        let mut l = Layer::new(NAMES, [6, 2, 3, 4, 5]);
+        let (t, s, e, m) = (l.t, l.s, l.e, l.m);
+        let (q, c, u) = (l.f.param(&[t, e]), l.f.param(&[t, e]), l.f.param(&[t, m]));
+        let f = &mut l.f;
+        let (c, u) = (f.read(c, s), f.read(u, s));
+        let score = f.total(&[e], &[q, c]);
+        let (si, ti) = (f.iota(s), f.iota(t));
+        let seen = f.map(ScalarOp::Lt, &[si, ti]);
+        let masked = f.masked(seen, score);
+        let top = f.reduce(llmc_artifact::ReduceOp::Max, &[s], masked);
+        let shifted = f.sub(if spelling == "masked twice" { score } else { masked }, top);
+        let z = match spelling {
+            "exp2" => {
+                let base = f.real(std::f64::consts::LOG2_E);
+                let scaled = f.mul(&[base, shifted]);
+                f.map(ScalarOp::Exp2, &[scaled])
+            }
+            "masked twice" => {
+                let again = f.masked(seen, shifted);
+                f.map(ScalarOp::Exp, &[again])
+            }
+            _ => f.map(ScalarOp::Exp, &[shifted]),
+        };
+        let (above, below) = (f.total(&[s], &[z, u]), f.total(&[s], &[z]));
+        let out = f.div(above, below);
+        let fused = fused(&l, &[("out", out)]);
+        let got = Machine64::new(&fused, 3).step(0, 3);
+        let width = 6;
+        assert_eq!(got[..width], [0.0; 6], "{spelling}: nobody is seen");
+        assert_close(&got[width..], &wanted(&l.f.terms, out, 3)[width..], 1e-5);
+    }
+}

@@ -143,7 +143,7 @@ impl Text<'_> {
 
     fn shown(&mut self, term: TermId) -> String {
         let taken = self.taken.clone();
-        let replaced = replace(&mut self.terms, term, &taken, &mut HashMap::new());
+        let replaced = alpha::replace(&mut self.terms, term, &taken);
         expression(&self.terms, replaced)
     }
 
@@ -178,47 +178,4 @@ impl Text<'_> {
     fn axes(&self, axes: &Axes) -> String {
         if axes.is_empty() { String::new() } else { format!("[{}]", self.names(axes.as_slice())) }
     }
-}
-
-/// A term with some subterms replaced.
-fn replace(terms: &mut Terms, id: TermId, by: &HashMap<TermId, TermId>, memo: &mut HashMap<TermId, TermId>) -> TermId {
-    if let Some(done) = by.get(&id).or_else(|| memo.get(&id)) {
-        return *done;
-    }
-    let mut each =
-        |terms: &mut Terms, xs: &[TermId]| -> Vec<TermId> { xs.iter().map(|x| replace(terms, *x, by, memo)).collect() };
-    let new = match terms.term(id).clone() {
-        Term::Const(_) | Term::Iota(_) | Term::Length(_) | Term::Param(_) | Term::Weight(_) | Term::Stored(_) => id,
-        Term::Sum(bound, xs) => {
-            let xs = each(terms, &xs);
-            alpha::sum(terms, bound, xs)
-        }
-        Term::Plus(xs) => {
-            let xs = each(terms, &xs);
-            alpha::plus(terms, xs)
-        }
-        Term::Map(op, xs) => {
-            let xs = each(terms, &xs);
-            terms.add(Term::Map(op, xs))
-        }
-        Term::Reduce(op, bound, x) => {
-            let x = each(terms, &[x])[0];
-            terms.add(Term::Reduce(op, bound, x))
-        }
-        Term::Index(x, at) => {
-            let x = each(terms, &[x])[0];
-            let at = at.iter().map(|(a, i)| (*a, each(terms, &[*i])[0])).collect();
-            terms.add(Term::Index(x, at))
-        }
-        Term::Read(x, view) => {
-            let x = each(terms, &[x])[0];
-            terms.add(Term::Read(x, view))
-        }
-        Term::TopK(axis, rank, x) => {
-            let x = each(terms, &[x])[0];
-            terms.add(Term::TopK(axis, rank, x))
-        }
-    };
-    memo.insert(id, new);
-    new
 }

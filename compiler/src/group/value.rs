@@ -7,7 +7,7 @@ use crate::alpha;
 use crate::causality::{self, Sight};
 use crate::normal::{Term, TermId, Terms};
 use crate::stream::{self, Stream};
-use llmc_artifact::{Format, Type};
+use llmc_artifact::{Format, ScalarOp, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 use std::collections::{BTreeSet, HashMap};
 
@@ -280,8 +280,23 @@ impl Former<'_> {
                 self.cache_reads(state.body, &keep, &dots, &parallel, sight);
             }
         }
-        let resolved = self.resolve(term, &keep)?;
+        let guarded = self.guarded(term, &stream, &keep);
+        let resolved = self.resolve(guarded, &keep)?;
         Ok((Work::Stream(Fold { stream, dots, parallel, sight }), resolved))
+    }
+
+    /// A formula that divides by a sum that is 0 or at least 1: a row to which nothing contributed gives zeros, as it
+    /// does where the text holds the sum at 1 itself.
+    fn guarded(&mut self, term: TermId, stream: &Stream, keep: &[TermId]) -> TermId {
+        let mut by: HashMap<_, _> = keep.iter().map(|k| (*k, *k)).collect();
+        for state in stream.states.iter().filter(|s| s.reaches_one) {
+            let one = alpha::real(&mut self.terms, 1.0);
+            let held = self.terms.add(Term::Map(ScalarOp::Max, vec![state.source, one]));
+            let divided = self.terms.add(Term::Map(ScalarOp::Recip, vec![state.source]));
+            let by_held = self.terms.add(Term::Map(ScalarOp::Recip, vec![held]));
+            by.insert(divided, by_held);
+        }
+        alpha::replace(&mut self.terms, term, &by)
     }
 
     /// Whether a formula reads one of its loop's results at an index.

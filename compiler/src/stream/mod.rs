@@ -37,6 +37,8 @@ pub struct State {
     pub body: TermId,
     /// `H(new) / H(old)` for each of these: empty where nothing it depends on moves.
     pub repair: Vec<Moved>,
+    /// Whether the sum is at least 1 as soon as a step contributes: one of its terms is `H(0)`. It is 0 otherwise.
+    pub reaches_one: bool,
 }
 
 /// Reductions over one loop.
@@ -154,7 +156,9 @@ impl Derive<'_> {
             }
         }
         let init = floor.unwrap_or_else(|| op.identity(self.terms.info(body).ty));
-        self.stream.states.push(State { source, op, init, body, repair });
+        let over = self.over();
+        let reaches_one = separate::reaches_one(self.terms, body, &over, &repair, &self.stream.states);
+        self.stream.states.push(State { source, op, init, body, repair, reaches_one });
         self.stream.states.len() - 1
     }
 

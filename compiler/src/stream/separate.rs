@@ -1,11 +1,13 @@
 //! Separability: whether a body is `G(x) * H(y)`, where x runs with the folded axes and y is what earlier
 //! reductions of the same loop have found so far.
 
+use super::State;
 use super::ratio::{self, Ratio};
 use crate::alpha;
 use crate::normal::{Literal, Term, TermId, Terms};
-use llmc_artifact::ScalarOp;
+use llmc_artifact::{ReduceOp, ScalarOp};
 use llmc_frontend::graph::Axes;
+use std::collections::HashMap;
 
 /// One factor `H(y)` of a body: its ratio's law, and y as a term free of the folded axes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,35 @@ pub fn separate(terms: &mut Terms, body: TermId, over: &Axes, earlier: &[TermId]
         moved.push(Moved { op: *op, by });
     }
     Ok(moved)
+}
+
+/// Whether a sum over `body` has `H(0)` among its terms: `H(c * (x - y))` where y is the largest x, or the smallest.
+/// Every H of the table is 1 at 0 and positive.
+pub fn reaches_one(terms: &mut Terms, body: TermId, over: &Axes, repair: &[Moved], states: &[State]) -> bool {
+    let ([moved], Term::Map(op, xs)) = (repair, terms.term(body).clone()) else { return false };
+    if ratio::ratio(op).is_none() {
+        return false;
+    }
+    let earlier: Vec<_> = states.iter().map(|s| s.source).collect();
+    let Some((Some(own), _)) = split(terms, xs[0], over, &earlier) else { return false };
+    let bounds = states.iter().filter(|s| matches!(s.op, ReduceOp::Max | ReduceOp::Min)).map(|s| (s.source, s.body));
+    for (source, of) in bounds.collect::<Vec<_>>() {
+        // Where x is the bound itself, the loop's own part and `by[y := x]` cancel.
+        let at_bound = alpha::replace(terms, moved.by, &HashMap::from([(source, of)]));
+        let opposite = alpha::negate(terms, at_bound);
+        if holds(terms, moved.by, &[source]) && cancel_signs(terms, opposite) == own {
+            return true;
+        }
+    }
+    false
+}
+
+/// A product without pairs of -1.
+fn cancel_signs(terms: &mut Terms, id: TermId) -> TermId {
+    let all = factors(terms, id);
+    let (signs, mut rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| alpha::as_real(terms, *f) == Some(-1.0));
+    rest.extend(signs.iter().take(signs.len() % 2));
+    alpha::product(terms, rest)
 }
 
 /// The factors of a product.
