@@ -62,8 +62,7 @@ pub fn seconds(terms: &Terms, values: &[Value], members: &[u32], facts: &Facts) 
                     bytes += size * element_bytes(p.format);
                     flops += 2.0 * size * m.rows as f64;
                 }
-                for (s, body) in c.stats.iter().filter(|s| reduced.insert(s.0)) {
-                    let _ = s;
+                for (_, body) in c.stats.iter().filter(|s| reduced.insert(s.0)) {
                     flops += 2.0 * m.points(terms, terms.free(*body));
                 }
             }

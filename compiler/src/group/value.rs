@@ -226,10 +226,12 @@ impl Former<'_> {
         let free = self.terms.free(activation).clone();
         let row = row_axis(&self.terms, &free).expect("group: an activation has a row");
         let axes: Vec<_> = std::iter::once(row).chain(reduce.iter().copied()).collect();
-        if let Term::Param(n) = self.terms.term(activation) {
-            if !self.facts.picked && format == Format::F32 && standard_order(&self.terms, &free) == axes {
-                return Ok(Input::Param(*n));
-            }
+        if let Term::Param(n) = self.terms.term(activation)
+            && !self.facts.picked
+            && format == Format::F32
+            && standard_order(&self.terms, &free) == axes
+        {
+            return Ok(Input::Param(*n));
         }
         let value = self.store(activation)?;
         self.note_load(value);

@@ -18,7 +18,7 @@ use crate::alpha;
 use crate::group::{Form, Fused, Value, Work, plain_format, standard_order};
 use crate::normal::{TermId, Terms};
 use crate::plan::{Binding, BlockWeight, CachedValue, LoweredBlock, LoweredKernel, StoredValue};
-use expr::Scope;
+use expr::{Moved, Scope};
 use llmc_artifact::plan::{PAGE_TOKENS, PANEL_LANES, PageDim, Storage};
 use llmc_artifact::{Dim, ScalarOp, SeqId, Type};
 use llmc_frontend::graph::{AxisId, Extent};
@@ -168,6 +168,9 @@ impl Lowering<'_> {
     }
 }
 
+/// A term at a place: where its axes stand, whether results are old ones, and which results there are.
+type ExprKey = (TermId, Moved, bool, Scope);
+
 /// A kernel under construction.
 struct Kernel<'a, 'b> {
     l: &'a mut Lowering<'b>,
@@ -177,7 +180,7 @@ struct Kernel<'a, 'b> {
     exprs: Exprs,
     /// Axes of terms as axes of the kernel.
     refs: HashMap<AxisId, AxisRef>,
-    memo: HashMap<(TermId, Vec<(AxisId, ExprRef)>, bool, Scope), ExprRef>,
+    memo: HashMap<ExprKey, ExprRef>,
 }
 
 impl Kernel<'_, '_> {

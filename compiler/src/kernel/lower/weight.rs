@@ -155,6 +155,6 @@ impl Kernel<'_, '_> {
 
     /// Whether blocks do not cross rows.
     fn whole_rows(&self, order: &[AxisId], format: Format) -> bool {
-        order.last().is_some_and(|a| self.l.length(&[*a]) % format.block() as u64 == 0)
+        order.last().is_some_and(|a| self.l.length(&[*a]).is_multiple_of(format.block() as u64))
     }
 }
