@@ -27,20 +27,27 @@ pub struct Compiled {
 /// The text declares one model; of several, the first whose header fits the checkpoint is taken.
 pub fn compile_text(name: &str, text: &str, checkpoint: Option<&dyn Checkpoint>) -> Compiled {
     let program = Program::parse(name, text);
-    let models = program.models();
-    let fitting = checkpoint.and_then(|c| models.iter().find(|m| elaborate::fits(m, c)));
-    let (model, diagnostics) = match fitting.or_else(|| models.first()) {
-        Some(declared) => compile_model(&program, declared, checkpoint),
-        None => {
-            let last = FileId(program.files.len() as u32 - 1);
-            let mut diagnostics = program.diagnostics.clone();
-            if !has_errors(&diagnostics) {
-                diagnostics.push(without_model(last));
-            }
-            (None, diagnostics)
-        }
-    };
+    let (model, diagnostics) = compile_program(&program, checkpoint);
     Compiled { sources: program.sources, model, diagnostics }
+}
+
+/// Compiles the one model of a program, or of several the first whose header fits the checkpoint.
+pub fn compile_program(
+    program: &Program,
+    checkpoint: Option<&dyn Checkpoint>,
+) -> (Option<Verified<Model>>, Vec<Diagnostic>) {
+    let models = program.models();
+    let fits = |m: &&&ast::Model| checkpoint.is_none_or(|c| m.targets.is_empty() || elaborate::fits(m, c));
+    let wrong = match (models.iter().find(fits), checkpoint) {
+        (Some(declared), _) => return compile_model(program, declared, checkpoint),
+        (None, Some(c)) if !models.is_empty() => without_target(models[0], c),
+        (None, _) => without_model(FileId(program.files.len() as u32 - 1)),
+    };
+    let mut diagnostics = program.diagnostics.clone();
+    if !has_errors(&diagnostics) {
+        diagnostics.push(wrong);
+    }
+    (None, diagnostics)
 }
 
 /// Compiles one model of a program. All diagnostics are returned, those of the program's syntax first.
@@ -77,7 +84,7 @@ pub fn select_model<'t>(
             if elaborate::fits(model, checkpoint) {
                 return Ok((name, text));
             }
-            known.extend(model.targets.iter().map(|t| format!("{} \"{}\"", t.kind.keyword(), t.architecture.text)));
+            known.extend(model.targets.iter().map(spell));
         }
     }
     let asked = format!("{} \"{}\"", checkpoint.kind().keyword(), checkpoint.architecture());
@@ -86,6 +93,19 @@ pub fn select_model<'t>(
         .expected(known.join(", "))
         .help("write a text whose header says so, and put it in a folder given by `--models`")
         .suggest(&asked, known.iter().map(String::as_str)))
+}
+
+fn without_target(model: &ast::Model, checkpoint: &dyn Checkpoint) -> Diagnostic {
+    let name = &model.name;
+    let targets: Vec<_> = model.targets.iter().map(spell).collect();
+    Diagnostic::new(Code::NoModel, name.span, format!("`{}` is not for this checkpoint", name.text))
+        .found(format!("{} \"{}\"", checkpoint.kind().keyword(), checkpoint.architecture()))
+        .expected(targets.join(", "))
+        .help("choose another text, or add the architecture to the header and check the output")
+}
+
+fn spell(t: &ast::Target) -> String {
+    format!("{} \"{}\"{}", t.kind.keyword(), t.architecture.text, if t.when.is_some() { " when ..." } else { "" })
 }
 
 fn without_model(file: FileId) -> Diagnostic {

@@ -2,6 +2,7 @@
 
 use crate::diag::{Diagnostic, FileId, SourceMap, has_errors};
 use crate::syntax::{self, ast};
+use llmc_artifact::Checkpoint;
 
 /// The standard library's text: the functions and groups of `models/std.llm`.
 pub const STD: &str = include_str!("../../models/std.llm");
@@ -61,9 +62,18 @@ impl Program {
 
     /// Everything that is wrong with the texts, without a checkpoint.
     pub fn check(&self) -> Vec<Diagnostic> {
+        self.check_for(None)
+    }
+
+    /// Everything that is wrong with the texts, for a checkpoint or without one. For a checkpoint, a model whose header
+    /// fits is looked at, or it is wrong that there is none.
+    pub fn check_for(&self, checkpoint: Option<&dyn Checkpoint>) -> Vec<Diagnostic> {
         let mut diagnostics = self.diagnostics.clone();
         if has_errors(&diagnostics) {
             return diagnostics;
+        }
+        if checkpoint.is_some() {
+            return crate::compile::compile_program(self, checkpoint).1;
         }
         for model in self.models() {
             let (_, wrong) = crate::compile::compile_model(self, model, None);

@@ -38,7 +38,7 @@ pub use sources::fits;
 /// Expressions and calls nest at most this deep together, once functions are inlined.
 const MAX_DEPTH: u32 = 400;
 /// One elaboration visits at most this many expressions.
-const MAX_VISITS: u32 = 1 << 20;
+const MAX_VISITS: u32 = 1 << 19;
 
 /// The model of `model`, whose `include`s are expanded, with the functions of `functions`. `checkpoint` gives sizes and
 /// tensors; without it the text's defaults hold.

@@ -96,6 +96,8 @@ struct Scope<'a> {
     /// Axes of a function, or none: then the model's.
     function: Option<HashSet<&'a str>>,
     locals: Vec<&'a str>,
+    /// Whether `hf` and `gguf` mean something: in declarations, and where `exists` and its kin ask the file.
+    sources: bool,
 }
 
 impl<'a> Elaborator<'a> {
@@ -113,10 +115,14 @@ impl<'a> Elaborator<'a> {
                 DeclKind::Ignore(_) | DeclKind::Include(_) => {}
             }
         }
-        let mut scope = Scope { function: None, locals: Vec::new() };
+        let mut scope = Scope { function: None, locals: Vec::new(), sources: false };
         for member in &model.members {
             match member {
-                Member::Decl(decl) => self.check_decl(decl, &mut scope),
+                Member::Decl(decl) => {
+                    scope.sources = true;
+                    self.check_decl(decl, &mut scope);
+                    scope.sources = false;
+                }
                 Member::Stmt(stmt) => self.check_stmt(stmt, &mut scope),
             }
         }
@@ -132,7 +138,7 @@ impl<'a> Elaborator<'a> {
             if let Some(other) = first.insert(&name.text, name.span) {
                 self.report(taken(name, "another function", Some(other)));
             }
-            let mut scope = Scope { function: Some(HashSet::new()), locals: Vec::new() };
+            let mut scope = Scope { function: Some(HashSet::new()), locals: Vec::new(), sources: false };
             for axis in &function.axes {
                 self.local_name(axis, &mut scope);
                 scope.locals.pop();
@@ -313,6 +319,9 @@ impl<'a> Elaborator<'a> {
     fn check_expr(&mut self, e: &'a Expr, scope: &mut Scope<'a>) {
         match &e.kind {
             ExprKind::Name(name) => self.check_name(name, e.span, scope),
+            ExprKind::Source(src) if !scope.sources => {
+                self.report(misplaced(src));
+            }
             ExprKind::Source(src) => self.check_source(src, scope),
             ExprKind::Call(call) => self.check_call(call, scope),
             ExprKind::Index(base, args) => {
@@ -417,7 +426,10 @@ impl<'a> Elaborator<'a> {
             }
         }
         call.axes.iter().flat_map(|a| &a.names).for_each(|n| self.check_axis(n, scope));
+        let outer = scope.sources;
+        scope.sources |= matches!(name, "exists" | "count" | "has");
         call.args.iter().for_each(|e| self.check_expr(e, scope));
+        scope.sources = outer;
     }
 
     pub(super) fn unknown_function(&self, name: &ast::Name) -> Diagnostic {
@@ -438,6 +450,11 @@ impl<'a> Elaborator<'a> {
         }
         src.layout.iter().flat_map(|l| &l.dims).flatten().for_each(|n| self.check_axis(n, scope));
     }
+}
+
+pub(super) fn misplaced(src: &Source) -> Diagnostic {
+    Diagnostic::new(Code::MisplacedSource, src.span, "a source cannot stand here")
+        .help("declare a `weight`, or a `size`, `real`, `flag` or `text`, and give its name")
 }
 
 fn taken(name: &ast::Name, by: &str, at: Option<Span>) -> Diagnostic {

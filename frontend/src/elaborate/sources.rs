@@ -52,10 +52,7 @@ impl<'a> Elaborator<'a> {
 
     pub(super) fn source(&mut self, f: &mut Frame<'a>, src: &'a ast::Source) -> Result<Val> {
         match f.sources.clone() {
-            SourceUse::None => {
-                let d = Diagnostic::new(Code::MisplacedSource, src.span, "a source cannot stand here");
-                self.fail(d.help("declare a `weight`, or a `size`, `real`, `flag` or `text`, and give its name"))
-            }
+            SourceUse::None => self.fail(names::misplaced(src)),
             SourceUse::Config => self.config(f, src).map(Val::Static),
             SourceUse::Tensor(axes) => self.tensor(f, src, axes).map(Val::Tensor),
         }
@@ -94,6 +91,7 @@ impl<'a> Elaborator<'a> {
             let kinds = kinds(e);
             let foreign = !kinds.is_empty() && kinds.iter().all(|k| Some(*k) != self.kind());
             if foreign && i + 1 < alternatives.len() {
+                missing.extend(sources(e).iter().map(|s| format!("{} \"{}\"", s.kind.keyword(), s.pattern.text)));
                 continue;
             }
             let read = self.read.len();
@@ -387,17 +385,22 @@ fn describe(info: &TensorInfo) -> String {
     format!("{:?} of {}", info.shape, info.format)
 }
 
-/// The kinds of file that an expression speaks of.
-fn kinds(e: &Expr) -> Vec<SourceKind> {
-    let mut found = Vec::new();
-    fn walk(e: &Expr, found: &mut Vec<SourceKind>) {
+/// The sources that an expression speaks of.
+fn sources(e: &Expr) -> Vec<&ast::Source> {
+    fn walk<'e>(e: &'e Expr, found: &mut Vec<&'e ast::Source>) {
         if let ExprKind::Source(s) = &e.kind {
-            found.push(s.kind);
+            found.push(s);
         }
         each_child(e, &mut |child| walk(child, found));
     }
+    let mut found = Vec::new();
     walk(e, &mut found);
     found
+}
+
+/// The kinds of file that an expression speaks of.
+fn kinds(e: &Expr) -> Vec<SourceKind> {
+    sources(e).iter().map(|s| s.kind).collect()
 }
 
 /// Whether `name` is what `glob` says; `*` stands for any characters.
