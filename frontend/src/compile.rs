@@ -8,7 +8,15 @@ use crate::syntax::{ast, parse};
 use llmc_artifact::Checkpoint;
 
 /// The model texts that come with the compiler: file name and text.
-pub const MODELS: &[(&str, &str)] = &[("llama.llm", include_str!("../../models/llama.llm"))];
+pub const MODELS: &[(&str, &str)] = &[
+    // Before llama: in GGUF both call themselves "llama", and only this one's header asks for more.
+    ("mixtral.llm", include_str!("../../models/mixtral.llm")),
+    ("llama.llm", include_str!("../../models/llama.llm")),
+    ("gemma3.llm", include_str!("../../models/gemma3.llm")),
+    ("bert.llm", include_str!("../../models/bert.llm")),
+    ("t5.llm", include_str!("../../models/t5.llm")),
+    ("deepseek_v3.llm", include_str!("../../models/deepseek_v3.llm")),
+];
 
 /// What became of a text.
 #[derive(Debug)]

@@ -13,6 +13,8 @@
 //! - [`statements`]: the model's body, a turn of a loop at a time;
 //! - [`layers`]: the unrolled graph is cut into blocks and steps.
 
+#[cfg(test)]
+mod described;
 mod expr;
 mod functions;
 mod index;
@@ -21,6 +23,8 @@ mod names;
 mod sources;
 mod statements;
 mod statics;
+#[cfg(test)]
+mod tests;
 mod typing;
 mod universe;
 
@@ -38,10 +42,10 @@ pub use sources::fits;
 /// Expressions and calls nest at most this deep together, once functions are inlined.
 const MAX_DEPTH: u32 = 400;
 /// One elaboration visits at most this many expressions.
-const MAX_VISITS: u32 = 1 << 19;
+const MAX_VISITS: u32 = 1 << 20;
 
 /// The model of `model`, whose `include`s are expanded, with the functions of `functions`. `checkpoint` gives sizes and
-/// tensors; without it the text's defaults hold.
+/// tensors; without it the text's defaults hold. Where there are no tensors, every weight is one of 32-bit floats.
 ///
 /// A model is returned if and only if no diagnostic is an error.
 pub fn elaborate(
@@ -181,6 +185,8 @@ struct File<'a> {
 
 struct Elaborator<'a> {
     file: Option<File<'a>>,
+    /// Without a file, or with one that has a config and no tensors, every weight is a tensor that no file has.
+    weightless: bool,
     functions: HashMap<&'a str, &'a ast::Function>,
     cyclic: HashSet<&'a str>,
     globals: IndexMap<&'a str, Global<'a>>,
@@ -210,6 +216,7 @@ impl<'a> Elaborator<'a> {
     fn new(model: &'a ast::Model, functions: &[&'a ast::Function], checkpoint: Option<&'a dyn Checkpoint>) -> Self {
         let mut e = Elaborator {
             file: checkpoint.map(|checkpoint| File { checkpoint, at: None, drop: None }),
+            weightless: checkpoint.is_none_or(|c| c.tensor_names().is_empty()),
             functions: functions.iter().map(|f| (f.name.text.as_str(), *f)).collect(),
             cyclic: HashSet::new(),
             globals: IndexMap::new(),

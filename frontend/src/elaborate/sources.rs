@@ -82,9 +82,11 @@ impl<'a> Elaborator<'a> {
 
     /// The first alternative whose sources all exist.
     pub(super) fn choice(&mut self, f: &mut Frame<'a>, alternatives: &'a [Expr]) -> Result<Val> {
-        if self.file.is_none() && matches!(f.sources, SourceUse::Tensor(_)) {
+        if self.weightless && matches!(f.sources, SourceUse::Tensor(_)) {
+            let own = |e: &&Expr| kinds(e).iter().all(|k| self.kind().is_none_or(|own| own == *k));
             let plain = alternatives.iter().find(|e| kinds(e).is_empty());
-            return self.expr(f, plain.unwrap_or(&alternatives[0]));
+            let chosen = plain.or_else(|| alternatives.iter().find(own)).unwrap_or(&alternatives[0]);
+            return self.expr(f, chosen);
         }
         let mut missing = Vec::new();
         for (i, e) in alternatives.iter().enumerate() {
@@ -178,14 +180,13 @@ impl<'a> Elaborator<'a> {
             Some(layout) => self.layout(f, layout, stacked)?,
         };
         let shape = self.dim_lengths(src, &dims)?;
-        let view = match self.file {
-            None => TensorView { names, stacked, dims, info: TensorInfo { shape, format: Self::WITHOUT_FILE } },
-            Some(_) => {
-                let (names, info) = self.stored(src, &names)?;
-                self.check_shape(src, &names[0], &dims, &shape, &info)?;
-                self.read.extend(names.iter().cloned());
-                TensorView { names, stacked, dims, info }
-            }
+        let view = if self.weightless {
+            TensorView { names, stacked, dims, info: TensorInfo { shape, format: Self::WITHOUT_FILE } }
+        } else {
+            let (names, info) = self.stored(src, &names)?;
+            self.check_shape(src, &names[0], &dims, &shape, &info)?;
+            self.read.extend(names.iter().cloned());
+            TensorView { names, stacked, dims, info }
         };
         let node = self.u.tensor(view);
         Ok(Tensor { node, axes: self.u.node_axes(node).clone() })

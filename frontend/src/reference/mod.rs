@@ -8,6 +8,8 @@
 mod random;
 mod rows;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use random::RandomTensors;
 pub use tensor::{Tensor, decode};
@@ -119,10 +121,8 @@ impl<'a> Evaluator<'a> {
 
     fn lengths(&self, inputs: &Inputs) -> Result<Vec<usize>, String> {
         let of = |seq: &crate::graph::Seq| {
-            let over = |v: &&ModelValue| v.axes.as_slice() == [seq.axis];
-            let given = self.model.inputs.iter().map(|i| &self.model.values[i.value.0 as usize]).filter(over);
             let stated = inputs.lengths.get(&seq.name).copied();
-            let n = stated.or_else(|| given.filter_map(|v| inputs.values.get(&v.name).map(Vec::len)).next());
+            let n = stated.or_else(|| self.model.inputs.iter().find_map(|i| self.length_by(seq, i, inputs)));
             let n = n.ok_or_else(|| format!("the length of `{}` is not known: no input over it is given", seq.name))?;
             match seq.bound {
                 _ if n == 0 => Err(format!("`{}` has no tokens", seq.name)),
@@ -133,6 +133,14 @@ impl<'a> Evaluator<'a> {
             }
         };
         self.model.seqs.iter().map(of).collect()
+    }
+
+    /// The length of a sequence that an input over it and constant axes has been given.
+    fn length_by(&self, seq: &crate::graph::Seq, input: &crate::graph::Input, inputs: &Inputs) -> Option<usize> {
+        let value = &self.model.values[input.value.0 as usize];
+        let others = value.axes.iter().filter(|a| *a != seq.axis);
+        let row: u64 = others.map(|a| self.model.axes.len_of(a)).product::<Option<u64>>()?;
+        value.axes.contains(seq.axis).then_some(inputs.values.get(&value.name)?.len() / row as usize)
     }
 
     fn input(
