@@ -80,6 +80,7 @@ pub fn compile_model(
 ///
 /// # Errors
 /// A diagnostic that names the architecture and those that are known.
+#[expect(clippy::result_large_err, reason = "asked once for a checkpoint")]
 pub fn select_model<'t>(
     texts: impl IntoIterator<Item = (&'t str, &'t str)>,
     checkpoint: &dyn Checkpoint,

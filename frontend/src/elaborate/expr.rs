@@ -328,8 +328,8 @@ impl<'a> Elaborator<'a> {
         let list = self.axis_list(f, axes)?;
         let ([axis, rank], [name, rank_name]) = (&list[..], axes) else { return Err(Stop::Reported) };
         let v = self.expr(f, arg)?;
-        let t = self.to_tensor(v, arg.span)?;
-        let t = self.to_real(t, arg.span)?;
+        let t = self.tensor_of(v, arg.span)?;
+        let t = self.real_of(t, arg.span)?;
         self.require_axis(&t, *axis, name.span, arg.span)?;
         if t.axes.contains(*rank) {
             let d = Diagnostic::new(
@@ -363,7 +363,7 @@ impl<'a> Elaborator<'a> {
         let axes: Axes = self.axis_list(f, names)?.into_iter().collect();
         let mut factors = Vec::new();
         let v = if op == ReduceOp::Sum { self.product(f, arg, &mut factors)? } else { self.expr(f, arg)? };
-        let t = self.to_tensor(v, arg.span)?;
+        let t = self.tensor_of(v, arg.span)?;
         for axis in axes.iter() {
             let name = names.iter().find(|n| self.axis(f, n).is_ok_and(|a| a == axis)).map_or(span, |n| n.span);
             self.require_axis(&t, axis, name, arg.span)?;

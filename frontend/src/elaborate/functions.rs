@@ -61,8 +61,8 @@ impl<'a> Elaborator<'a> {
         at: Span,
         param: &'a ast::Name,
     ) -> Result<Val> {
-        let t = self.to_tensor(value, at)?;
-        let t = self.to_element(ty.element, t, at)?;
+        let t = self.tensor_of(value, at)?;
+        let t = self.element_of(ty.element, t, at)?;
         let named: Axes = self.axis_list(inner, &ty.axes)?.into_iter().collect();
         let rest = t.axes.minus(&named);
         let allowed = match &ty.rest {
@@ -88,10 +88,10 @@ impl<'a> Elaborator<'a> {
     }
 
     /// The tensor with the element type written, real where none is.
-    fn to_element(&mut self, element: Option<Type>, t: Tensor, at: Span) -> Result<Tensor> {
+    fn element_of(&mut self, element: Option<Type>, t: Tensor, at: Span) -> Result<Tensor> {
         let want = element.unwrap_or(Type::Real);
         match (want, self.u.ty(t.node)) {
-            (Type::Real, _) => self.to_real(t, at),
+            (Type::Real, _) => self.real_of(t, at),
             (want, found) if want == found => Ok(t),
             (want, found) => {
                 let d = Diagnostic::new(Code::WrongType, at, "this has another type than declared");
@@ -121,7 +121,7 @@ impl<'a> Elaborator<'a> {
         };
         self.check_axes(&v, &want, at, ty.span, &function.name.text)?;
         match (v, ty.element.unwrap_or(Type::Real)) {
-            (Val::Tensor(t), element) => self.to_element(Some(element), t, at).map(Val::Tensor),
+            (Val::Tensor(t), element) => self.element_of(Some(element), t, at).map(Val::Tensor),
             (Val::Static(Static::Int(n)), Type::Real) => Ok(Val::Static(Static::Real(n as f64))),
             (Val::Static(s), element) if s.value().is_some_and(|v| v.ty() == element) => Ok(Val::Static(s)),
             (Val::Static(s), element) => {

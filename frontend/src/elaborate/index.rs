@@ -15,7 +15,7 @@ impl<'a> Elaborator<'a> {
         match value? {
             value if args.is_empty() => Ok(value),
             value => {
-                let t = self.to_tensor(value, base.span)?;
+                let t = self.tensor_of(value, base.span)?;
                 self.read_axes(f, span, base, t, &args).map(Val::Tensor)
             }
         }
@@ -92,7 +92,7 @@ impl<'a> Elaborator<'a> {
         let sources = std::mem::replace(&mut f.sources, SourceUse::None);
         let value = self.expr(f, e);
         f.sources = sources;
-        let index = self.to_tensor(value?, e.span)?;
+        let index = self.tensor_of(value?, e.span)?;
         match self.u.ty(index.node) {
             Type::Int => Ok(index),
             found => self.fail(

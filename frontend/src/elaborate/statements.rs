@@ -43,10 +43,10 @@ impl<'a> Elaborator<'a> {
     }
 
     fn next_value(&mut self, old: Val, new: Val, d: &'a ast::Definition) -> Result<Val> {
-        let old = self.to_tensor(old, d.span)?;
-        let new = self.to_tensor(new, d.value.span)?;
+        let old = self.tensor_of(old, d.span)?;
+        let new = self.tensor_of(new, d.value.span)?;
         let (was, is) = (self.u.ty(old.node), self.u.ty(new.node));
-        let new = if was == llmc_artifact::Type::Real { self.to_real(new, d.value.span)? } else { new };
+        let new = if was == llmc_artifact::Type::Real { self.real_of(new, d.value.span)? } else { new };
         if was != self.u.ty(new.node) {
             let wrong = Diagnostic::new(Code::WrongType, d.value.span, format!("`{}` keeps its type", d.name.text));
             return self.fail(wrong.found(is.to_string()).expected(was.to_string()));
@@ -138,7 +138,7 @@ impl<'a> Elaborator<'a> {
                 return self.fail(d.help(format!("reduce it, or read it: `x[{} = {own}]`", name.text)));
             }
         }
-        let t = self.to_tensor(value, o.value.span)?;
+        let t = self.tensor_of(value, o.value.span)?;
         let node = self.u.broadcast(t.node, &want);
         self.name_node(node, &o.name.text);
         let output = Output { name: o.name.text.clone(), value: ValueId(0), order };
@@ -176,8 +176,8 @@ impl<'a> Elaborator<'a> {
         {
             self.check_axes(&value, &axes, w.value.span, w.axes.span, &w.name.text)?;
         }
-        let t = self.to_tensor(value, w.value.span)?;
-        let t = self.to_real(t, w.value.span)?;
+        let t = self.tensor_of(value, w.value.span)?;
+        let t = self.real_of(t, w.value.span)?;
         if !self.u.facts(t.node).weight_only {
             let d = Diagnostic::new(Code::NotBuildTime, w.value.span, "a weight cannot depend on tokens");
             return self.fail(d.help("bind the value with `let` instead"));

@@ -15,7 +15,7 @@ impl<'a> Elaborator<'a> {
         }
         let mut operands = Vec::new();
         for (v, at) in x {
-            operands.push((self.to_tensor(v, at)?, at));
+            operands.push((self.tensor_of(v, at)?, at));
         }
         self.check_types(op, span, &operands)?;
         self.convert(op, &mut operands);
@@ -88,7 +88,7 @@ impl<'a> Elaborator<'a> {
     }
 
     /// A static is a literal; a text is nothing a tensor could hold.
-    pub(super) fn to_tensor(&mut self, v: Val, span: Span) -> Result<Tensor> {
+    pub(super) fn tensor_of(&mut self, v: Val, span: Span) -> Result<Tensor> {
         match v {
             Val::Tensor(t) => Ok(t),
             Val::Static(s) => match s.value() {
@@ -103,7 +103,7 @@ impl<'a> Elaborator<'a> {
     }
 
     /// The tensor as reals: integers are converted, truth values are not.
-    pub(super) fn to_real(&mut self, t: Tensor, span: Span) -> Result<Tensor> {
+    pub(super) fn real_of(&mut self, t: Tensor, span: Span) -> Result<Tensor> {
         match self.u.ty(t.node) {
             Type::Real => Ok(t),
             Type::Int => Ok(Tensor { node: self.u.map(ScalarOp::ToReal, &[t.node]), axes: t.axes }),
