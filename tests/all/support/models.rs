@@ -8,12 +8,26 @@ use std::path::PathBuf;
 
 /// SmolLM2-135M-Instruct as GGUF, from the cache folder that `make weights` fills.
 pub fn smollm2() -> PathBuf {
+    let path = smollm2_path();
+    assert!(path.is_file(), "{} is missing: `make weights` fetches it", path.display());
+    path
+}
+
+/// The same for a test that does without it, and says so.
+pub fn smollm2_or_skip(test: &str) -> Option<PathBuf> {
+    let path = smollm2_path();
+    if !path.is_file() {
+        println!("{test}: skipped, for {} is missing: `make weights` fetches it", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+fn smollm2_path() -> PathBuf {
     let cache = std::env::var_os("LLMC_CACHE").map(PathBuf::from);
     let cache =
         cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/llmc"));
-    let path = cache.join("SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.is_file(), "{} is missing: `make weights` fetches it", path.display());
-    path
+    cache.join("SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
 /// A random llama as a Hugging Face folder: two layers, no tokenizer.
