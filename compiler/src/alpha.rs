@@ -380,13 +380,58 @@ impl Canonical<'_> {
             }
             Term::Read(x, view) => {
                 let x = self.visit(x);
-                self.terms.add(Term::Read(x, view))
+                self.read(x, view)
             }
             Term::TopK(axis, rank, x) => {
                 let x = self.visit(x);
                 let (names, x) = self.bind(&Axes::from_iter([axis]), x);
                 self.terms.add(Term::TopK(names[0], rank, x))
             }
+        }
+    }
+
+    /// `x[t = view]`. What also has tokens of another sequence is read in its parts: a read value has one token.
+    fn read(&mut self, x: TermId, view: AxisId) -> TermId {
+        let own = self.terms.views[&view];
+        let free = self.terms.free(x).clone();
+        if !free.contains(own) {
+            return x;
+        }
+        if free.iter().filter(|a| self.terms.is_seq(*a)).count() == 1 {
+            let x_is_index = *self.terms.term(x) == Term::Iota(own);
+            return self.terms.add(if x_is_index { Term::Iota(view) } else { Term::Read(x, view) });
+        }
+        let each = |pass: &mut Self, xs: &[TermId]| xs.iter().map(|y| pass.read(*y, view)).collect::<Vec<_>>();
+        match self.terms.term(x).clone() {
+            Term::Sum(bound, xs) => {
+                let xs = each(self, &xs);
+                sum(&mut self.terms, bound, xs)
+            }
+            Term::Plus(xs) => {
+                let xs = each(self, &xs);
+                plus(&mut self.terms, xs)
+            }
+            Term::Map(op, xs) => {
+                let xs = each(self, &xs);
+                self.terms.add(Term::Map(op, xs))
+            }
+            Term::Reduce(op, bound, y) => {
+                let y = self.read(y, view);
+                self.terms.add(Term::Reduce(op, bound, y))
+            }
+            Term::Index(y, at) => {
+                let y = self.read(y, view);
+                let at: Vec<_> = at.iter().map(|(a, i)| (*a, self.read(*i, view))).collect();
+                substitute(&mut self.terms, y, &at)
+            }
+            Term::Const(_)
+            | Term::Iota(_)
+            | Term::Length(_)
+            | Term::Param(_)
+            | Term::Weight(_)
+            | Term::Stored(_)
+            | Term::Read(..)
+            | Term::TopK(..) => self.terms.add(Term::Read(x, view)),
         }
     }
 
@@ -439,7 +484,9 @@ impl Canonical<'_> {
     }
 
     fn binder(&mut self, like: AxisId, height: u32) -> AxisId {
-        let like = origin(&self.terms, like);
+        let own = origin(&self.terms, like);
+        // What is bound over a sequence's own axis is a view of it, whose origin is no view.
+        let like = if self.terms.axes[own].extent == self.terms.axes[like].extent { own } else { like };
         let axis = self.terms.axes[like].clone();
         let stem = match axis.extent {
             Extent::Const(_) | Extent::Seq(_) => axis.name,

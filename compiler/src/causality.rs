@@ -96,7 +96,9 @@ fn leak_at(terms: &Terms, id: TermId) -> Option<Leak> {
             }
             Extent::View(_) => {
                 let row = terms.views[&axis];
-                if sees_past_only(terms, id, op, axis, row) {
+                // Tokens of another sequence are all there before the first of this one.
+                let elsewhere = !terms.free(id).contains(row) && terms.free(id).iter().any(|a| terms.is_seq(a));
+                if elsewhere || sees_past_only(terms, id, op, axis, row) {
                     continue;
                 }
                 let read = reads_at(terms, id, axis).into_iter().next().unwrap_or(id);

@@ -109,8 +109,11 @@ impl Former<'_> {
 
     /// A value over pairs of tokens is never stored.
     pub(super) fn views_absent(&self, term: TermId) -> Result<(), Unsupported> {
-        let view = self.terms.free(term).iter().find(|a| matches!(self.terms.axes[*a].extent, Extent::View(_)));
-        match view {
+        let free = self.terms.free(term);
+        let view = free.iter().find(|a| matches!(self.terms.axes[*a].extent, Extent::View(_)));
+        // The tokens of a second sequence are as many pairs.
+        let second = free.iter().filter(|a| self.terms.is_seq(*a)).nth(1);
+        match view.or(second) {
             None => Ok(()),
             Some(v) => Err(Unsupported(format!(
                 "{} would have to be stored for every pair of tokens: it has the axis {}",

@@ -70,7 +70,9 @@ impl Kernel<'_, '_> {
         let over = fold.stream.over.clone();
         let Some(sight) = fold.sight else { return self.all_axes(&over) };
         let key = over[0];
-        let row = self.l.terms.views[&key];
+        let own = self.l.terms.views[&key];
+        let looking = crate::group::row_axis(&self.l.terms, &fold.parallel);
+        let row = if fold.parallel.contains(own) { own } else { looking.expect("lower: a token looks at the keys") };
         let Extent::View(seq) = self.l.terms.axes[key].extent else { panic!("lower: keys are a view's tokens") };
         let of = self.axis(row);
         let extent =
