@@ -191,7 +191,8 @@ impl Terms {
     }
 
     /// `y[inner][at]`. A value read at an index of the same axis, then renamed, is the renamed value read at the
-    /// renamed index, so that it stays the same value as beside it: `acc[e = p(e)][e = f]` is `acc[e = f][f = p(f)]`.
+    /// renamed index, so that it stays the same value as beside it: `acc[e = p(e)][e = f]` is `acc[e = f][f = p(f)]`,
+    /// where both axes are equally long.
     fn compose(
         &mut self,
         y: TermId,
@@ -202,7 +203,8 @@ impl Terms {
         let leaf = matches!(self.term(y), Term::Param(_) | Term::Weight(_) | Term::Stored(_));
         let moved = |terms: &Terms, a: AxisId, b: AxisId| {
             let own = inner.iter().any(|(c, i)| *c == a && terms.free(*i).contains(a));
-            own && !terms.free(y).contains(b) && !terms.info(y).bound.contains(b)
+            let alike = terms.axes[a].extent == terms.axes[b].extent;
+            own && alike && !terms.free(y).contains(b) && !terms.info(y).bound.contains(b)
         };
         let (mut renamed, mut outer) = (Vec::new(), Vec::new());
         for (a, i) in at {
@@ -214,6 +216,7 @@ impl Terms {
             }
             outer.push((*a, *i));
         }
+        let free = self.free(y).clone();
         let y = self.substitute(y, &renamed, memo);
         let name = |terms: &Terms, a: AxisId| match renamed.iter().find(|(b, _)| *b == a).map(|(_, i)| terms.term(*i)) {
             Some(Term::Iota(b)) => *b,
@@ -225,7 +228,7 @@ impl Terms {
             all.push((name(self, *a), i));
         }
         let read: Axes = inner.iter().map(|(a, _)| *a).collect();
-        all.extend(outer.iter().filter(|(a, _)| !read.contains(*a)));
+        all.extend(outer.iter().filter(|(a, _)| free.contains(*a) && !read.contains(*a)));
         all.sort_unstable();
         self.substitute(y, &all, memo)
     }
