@@ -4,6 +4,7 @@ mod checkpoints;
 mod cli;
 mod compiled;
 mod damage;
+mod decode;
 mod docs;
 mod errors;
 mod fused;
