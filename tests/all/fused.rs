@@ -7,7 +7,11 @@ use llmc_compiler::group::{Facts, Fused, Machine, Unsupported, WeightFact, fuse,
 use llmc_compiler::kernel::lower::{Lowered, lower};
 use llmc_compiler::kernel::{Body, KernelSpec, verify};
 use llmc_frontend::graph::{BlockId, Model, Op};
-use llmc_frontend::{MODELS, compile_text};
+use llmc_frontend::syntax::{
+    self,
+    ast::{File, Item},
+};
+use llmc_frontend::{FileId, MODELS, Program, compile_text};
 
 /// A block through the stages.
 struct Block {
@@ -193,4 +197,60 @@ fn models_of_every_kind_are_kernels() {
         }
     }
     assert_eq!(refused, ["bert: a reduction over tokens that no token looks from is not supported yet"]);
+}
+
+/// The built-in llama with its groups written out.
+fn llama_written_out() -> String {
+    let (name, text) = MODELS.iter().find(|(n, _)| n.starts_with("llama")).expect("llama is built in");
+    let program = Program::parse(*name, *text);
+    let (model, found) = program.expand(program.models()[0]);
+    assert!(found.is_empty(), "{found:?}");
+    syntax::print(&File { id: FileId::default(), items: vec![Item::Model(model)], trivia: vec![] })
+}
+
+/// The text with each of these names followed by `_other`, also where strings speak of axes: `as "(k e) m"`, `"{l}"`.
+fn renamed(text: &str, names: &[&str]) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    let mut spoken = false; // inside a string that lists axes, or a hole of any string
+    let mut quoted = false;
+    while let Some(first) = rest.chars().next() {
+        let word = rest.len() - rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        let (token, after) = rest.split_at(word.max(first.len_utf8()));
+        match token {
+            "\"" if quoted => (quoted, spoken) = (false, false),
+            "\"" => (quoted, spoken) = (true, out.ends_with("as ")),
+            "{" if quoted => spoken = true,
+            "}" if quoted => spoken = false,
+            _ => {}
+        }
+        out.push_str(token);
+        if names.contains(&token) && (spoken || !quoted) {
+            out.push_str("_other");
+        }
+        rest = after;
+    }
+    out
+}
+
+#[test]
+fn llama_under_other_names_is_the_same_kernels() {
+    let text = llama_written_out();
+    // Every axis, weight and value of the text; sizes are only numbers by then.
+    let axes = ["v", "m", "k", "g", "e", "n", "f", "l", "s", "t"];
+    let weights =
+        ["embed", "wq", "wk", "wv", "wo", "gate", "up", "down", "attn_norm", "ffn_norm", "out_norm", "unembed"];
+    let biases = ["bq", "bk", "bv", "bo", "bgate", "bup", "bdown", "freq"];
+    let values = ["tokens", "x", "y", "q", "c", "u", "p", "z", "seen", "logits"];
+    let names = [&axes[..], &weights, &biases, &values].concat();
+    let other = renamed(&text, &names);
+    let specs = |text: &str| {
+        let all = blocks("llama", text, Format::F32).into_iter().flat_map(|b| b.lowered.block.kernels);
+        all.map(|k| (nameless(k.spec), k.operands)).collect::<Vec<_>>()
+    };
+    for name in names {
+        assert!(other.contains(&format!("{name}_other")), "`{name}` was not renamed");
+    }
+    assert_eq!(specs(&text), specs(&other));
+    golden(&root().join("tests/cases/fused/llama_renamed.txt"), &shown(&blocks("llama", &other, Format::F32)));
 }
