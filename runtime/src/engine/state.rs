@@ -108,7 +108,9 @@ impl State {
             let (room, page) = (&mut self.caches[cache], page_bytes(plan, cache));
             let have = if room.memory.is_none() { 0 } else { room.bytes / page.max(1) };
             if room.memory.is_none() || room.bytes < pages as u64 * page {
-                let want = (pages as u64).max((2 * have).min(self.page_limit as u64));
+                // By a quarter: growing copies, but room that is never used counts too.
+                let ahead = (have + have / 4 + 1).min(self.page_limit as u64);
+                let want = (pages as u64).max(ahead);
                 room.grow(&mut *self.device, want * page)?;
             }
         }
