@@ -8,7 +8,9 @@ fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     let mut folders: Vec<_> =
-        ["src", "frontend/src", "compiler/src", "runtime/src", "runtime/artifact/src"].map(|f| root.join(f)).into();
+        ["src", "frontend/src", "compiler/src", "runtime/src", "runtime/artifact/src", "runtime/ptx-sim/src"]
+            .map(|f| root.join(f))
+            .into();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a source folder can be listed") {
             let path = entry.expect("a source folder can be listed").path();
