@@ -3,7 +3,9 @@
 use crate::source::{Source, Text};
 use crate::{Error, Loaded};
 use llmc_artifact::{Artifact, Checkpoint};
-use llmc_compiler::pipeline::{self, Stages};
+use llmc_compiler::pipeline::{self, Options, Stages};
+use llmc_compiler::rules::{Law, Laws};
+use llmc_frontend::diag::did_you_mean;
 use llmc_frontend::graph::{Model, Verified};
 use llmc_frontend::{SourceMap, compile_text};
 use llmc_runtime::weights::CheckpointFile;
@@ -18,11 +20,13 @@ pub struct CompileOptions {
     pub targets: Vec<String>,
     /// A folder of further model texts to choose from by architecture.
     pub models: Option<PathBuf>,
+    /// The laws that the optimizer may apply: fewer change kernels and never results.
+    pub laws: Laws,
 }
 
 impl Default for CompileOptions {
     fn default() -> CompileOptions {
-        CompileOptions { weights: None, targets: vec!["cpu".to_owned()], models: None }
+        CompileOptions { weights: None, targets: vec!["cpu".to_owned()], models: None, laws: Laws::ALL }
     }
 }
 
@@ -39,12 +43,15 @@ impl CompileOptions {
 /// Diagnostics about the text and the checkpoint; files that cannot be read; an unknown target.
 pub fn compile(model: impl AsRef<Path>, options: &CompileOptions) -> Result<Loaded, Error> {
     match Source::open(model.as_ref(), options.weights.as_deref(), options.models.as_deref())? {
+        Source::Artifact(_) if options.laws != Laws::ALL => {
+            Err(Error::Usage("an artifact is compiled already: rules are disabled when it is built".to_owned()))
+        }
         Source::Artifact(artifact) => {
             let checkpoint = options.weights.as_deref().map(llmc_runtime::weights::open).transpose()?;
             Ok(Loaded { artifact, checkpoint })
         }
         Source::Text(text, checkpoint) => {
-            let stages = stages(&text, checkpoint.as_deref())?;
+            let stages = stages(&text, checkpoint.as_deref(), options.laws)?;
             let targets = (options.targets.iter())
                 .map(|t| stages.emit(t))
                 .collect::<Result<Vec<_>, _>>()
@@ -59,6 +66,30 @@ pub fn compile(model: impl AsRef<Path>, options: &CompileOptions) -> Result<Load
             };
             Ok(Loaded { artifact, checkpoint })
         }
+    }
+}
+
+/// Every law but the named ones.
+///
+/// # Errors
+/// A name that no law has, or one that cannot be switched off.
+pub fn laws_without<S: AsRef<str>>(names: &[S]) -> Result<Laws, Error> {
+    names.iter().try_fold(Laws::ALL, |laws, name| Ok(laws.without(switchable(name.as_ref())?)))
+}
+
+fn switchable(name: &str) -> Result<Law, Error> {
+    let Some(law) = Law::from_name(name) else {
+        let help = match did_you_mean(name, Law::ALL.iter().map(|l| l.name())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`llmc explain --list-rules` lists them".to_owned(),
+        };
+        return Err(Error::Usage(format!("no law is called `{name}`\n  help: {help}")));
+    };
+    match law.needed() {
+        None => Ok(law),
+        Some(why) => Err(Error::Usage(format!(
+            "the law `{name}` cannot be switched off: {why}\n  help: `llmc explain --list-rules` says which can"
+        ))),
     }
 }
 
@@ -78,7 +109,8 @@ pub fn model(text: &Text, checkpoint: Option<&dyn Checkpoint>) -> Result<(Verifi
 ///
 /// # Errors
 /// Diagnostics, or what cannot be compiled.
-pub fn stages(text: &Text, checkpoint: Option<&dyn CheckpointFile>) -> Result<Stages, Error> {
+pub fn stages(text: &Text, checkpoint: Option<&dyn CheckpointFile>, laws: Laws) -> Result<Stages, Error> {
     let (model, sources) = model(text, checkpoint.map(|c| c as &dyn Checkpoint))?;
-    pipeline::run(model).map_err(|e| Error::Compile(format!("{}: {e}", sources.file(llmc_frontend::FileId(1)).name)))
+    pipeline::run(model, &Options { laws })
+        .map_err(|e| Error::Compile(format!("{}: {e}", sources.file(llmc_frontend::FileId(1)).name)))
 }

@@ -10,6 +10,7 @@ use crate::kernel::lower::{self, WeightSource};
 use crate::kernel::{KernelSpec, Verified as VerifiedKernel, verify};
 use crate::plan::{self, LoweredBlock};
 use crate::recipe;
+use crate::rules::Laws;
 use crate::target::{self, TargetError, Text};
 use llmc_artifact::Format;
 use llmc_artifact::plan::{Plan, TargetCode};
@@ -39,13 +40,20 @@ pub struct Stages {
     pub kernels: Vec<VerifiedKernel<KernelSpec>>,
 }
 
+/// What may be asked of the stages.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The laws that the optimizer may apply.
+    pub laws: Laws,
+}
+
 /// Runs every stage up to the plan.
 ///
 /// # Errors
 /// When a value of the model has no kernel family that computes it.
-pub fn run(model: Verified<Model>) -> Result<Stages, Unsupported> {
+pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsupported> {
     let ids = (0..model.blocks.len() as u32).map(BlockId);
-    let blocks = ids.map(|b| block_stages(&model, b)).collect::<Result<Vec<_>, _>>()?;
+    let blocks = ids.map(|b| block_stages(&model, b, options)).collect::<Result<Vec<_>, _>>()?;
     let lowered: Vec<LoweredBlock> = blocks.iter().map(|b| b.lowered.block.clone()).collect();
     let appendable =
         blocks.iter().find_map(|b| b.fused.appendable.clone().err()).map_or(Ok(()), |leak| Err(leak.sentence));
@@ -60,7 +68,7 @@ pub fn run(model: Verified<Model>) -> Result<Stages, Unsupported> {
     Ok(Stages { model, blocks, plan, kernels })
 }
 
-fn block_stages(model: &Model, id: BlockId) -> Result<BlockStages, Unsupported> {
+fn block_stages(model: &Model, id: BlockId, options: &Options) -> Result<BlockStages, Unsupported> {
     let block = &model.blocks[id.0 as usize];
     let facts = Facts {
         weights: facts::of_weights(model, id),
@@ -69,7 +77,7 @@ fn block_stages(model: &Model, id: BlockId) -> Result<BlockStages, Unsupported> 
         machine: Machine::default(),
     };
     let quantised = facts.weights.iter().map(|w| w.format.is_quantised()).collect();
-    let optimised = egraph::optimize(block, &model.axes, &BlockFacts { quantised });
+    let optimised = egraph::optimize(block, &model.axes, &BlockFacts { quantised, laws: options.laws });
     let fused = group::fuse(&optimised.terms, &optimised.roots, facts)?;
     let lowered = lower::lower(&fused, &format!("{}_{}", block.name, id.0));
     Ok(BlockStages { name: block.name.clone(), optimised, fused, lowered })

@@ -29,6 +29,9 @@ pub enum Command {
     /// Show what a stage of the compiler made.
     #[cfg(feature = "compiler")]
     Inspect(InspectArgs),
+    /// Show the laws by which the compiler turns a model's equations into kernels.
+    #[cfg(feature = "compiler")]
+    Explain(ExplainArgs),
     /// Report everything that is wrong with a model text.
     Check(CheckArgs),
     /// Rewrite a model text in the one layout.
@@ -49,6 +52,10 @@ pub struct ModelArgs {
     /// Check the packed weights of an artifact against their hash before anything is computed.
     #[arg(long)]
     pub verify: bool,
+    /// Compile without this law of the optimizer (repeatable); `llmc explain --list-rules` lists them.
+    #[cfg(feature = "compiler")]
+    #[arg(long, value_name = "NAME")]
+    pub disable_rule: Vec<String>,
 }
 
 /// Where a model runs.
@@ -252,6 +259,14 @@ pub struct InspectArgs {
     /// The target of the later stages.
     #[arg(long, default_value = "cpu")]
     pub target: String,
+}
+
+/// `llmc explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// List every law of the optimizer: name, stage, equation, condition and what it is for.
+    #[arg(long, required = true)]
+    pub list_rules: bool,
 }
 
 /// `llmc check`.

@@ -3,7 +3,7 @@
 use super::args::BuildArgs;
 use super::failure::Failure;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use llmc::{CompileOptions, Error, compile};
+use llmc::{CompileOptions, Error, compile, laws_without};
 use std::time::Instant;
 
 /// Compiles, packs the weights and writes the artifact.
@@ -13,6 +13,7 @@ pub fn run(args: &BuildArgs) -> Result<(), Failure> {
         weights: args.model.weights.clone(),
         targets: args.target.clone(),
         models: args.model.models.clone(),
+        laws: laws_without(&args.model.disable_rule)?,
     };
     let compiled = compile(&args.model.model, &options)?;
     let kernels = compiled.artifact.targets.first().map_or(0, |t| t.kernels.len());

@@ -3,7 +3,7 @@
 use super::args::{InspectArgs, Stage};
 use super::failure::Failure;
 use llmc::source::{Source, Text};
-use llmc::{Error, model, stages};
+use llmc::{Error, laws_without, model, stages};
 use llmc_artifact::Checkpoint;
 use llmc_compiler::pipeline::BlockStages;
 use llmc_compiler::target::Text as CodeText;
@@ -29,10 +29,11 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
 }
 
 fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>) -> Result<String, Error> {
+    let laws = laws_without(&args.model.disable_rule)?;
     let code =
-        |form| stages(text, checkpoint)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()));
+        |form| stages(text, checkpoint, laws)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()));
     let blocks = |show: fn(&BlockStages) -> String| -> Result<String, Error> {
-        let blocks = stages(text, checkpoint)?.blocks;
+        let blocks = stages(text, checkpoint, laws)?.blocks;
         Ok(blocks.iter().map(|b| format!("block {}\n{}\n", b.name, show(b))).collect())
     };
     match args.stage {
@@ -46,11 +47,11 @@ fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>
         Stage::Egraph => blocks(|b| b.optimised.egraph_text()),
         Stage::Fused => blocks(|b| group::fused_text(&b.fused)),
         Stage::Kernels => {
-            let kernels = stages(text, checkpoint)?.kernels;
+            let kernels = stages(text, checkpoint, laws)?.kernels;
             Ok(kernels.iter().map(|k| format!("{}\n", **k)).collect())
         }
         Stage::Plan => {
-            let stages = stages(text, checkpoint)?;
+            let stages = stages(text, checkpoint, laws)?;
             let names: Vec<_> = stages.kernels.iter().map(|k| k.name.clone()).collect();
             Ok(plan::plan_text(&stages.plan, &names))
         }

@@ -16,6 +16,7 @@ pub fn load(args: &ModelArgs, device: &DeviceArgs) -> Result<Loaded, Error> {
         weights: args.weights.clone(),
         targets: vec![target.to_owned()],
         models: args.models.clone(),
+        laws: llmc::laws_without(&args.disable_rule)?,
     };
     verified(llmc::compile(&args.model, &options)?, args)
 }

@@ -6,6 +6,8 @@ mod bench;
 mod build;
 mod check;
 mod eval;
+#[cfg(feature = "compiler")]
+mod explain;
 mod failure;
 mod fmt;
 #[cfg(feature = "compiler")]
@@ -27,6 +29,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(&args),
         #[cfg(feature = "compiler")]
         Command::Inspect(args) => inspect::run(&args),
+        #[cfg(feature = "compiler")]
+        Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),
     }

@@ -38,7 +38,7 @@ fn try_blocks(name: &str, text: &str, format: Format) -> Result<Vec<Block>, Unsu
         .map(|b| {
             let weights = weight_facts(&model, b, format);
             let quantised = weights.iter().map(|w| w.format.is_quantised()).collect();
-            let best = optimize(&model.blocks[b], &model.axes, &BlockFacts { quantised });
+            let best = optimize(&model.blocks[b], &model.axes, &BlockFacts { quantised, ..BlockFacts::default() });
             let facts = Facts { weights, picked: b == last, cache: Format::F16, machine: Machine::default() };
             let fused = fuse(&best.terms, &best.roots, facts)?;
             let lowered = lower(&fused, &model.blocks[b].name);

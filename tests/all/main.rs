@@ -9,5 +9,6 @@ mod docs;
 mod errors;
 mod fused;
 mod hygiene;
+mod laws;
 mod oracle;
 mod support;

@@ -7,10 +7,11 @@ pub mod saturate;
 #[cfg(test)]
 mod tests;
 
-use crate::normal::build::normalise;
+use crate::normal::build::normalise_by;
 use crate::normal::text::print;
 use crate::normal::verify::verify;
 use crate::normal::{TermId, Terms};
+use crate::rules::{Law, Laws};
 use egg::{EGraph, Id};
 use extract::{Choice, People, extract, rebuild};
 use indexmap::IndexMap;
@@ -24,6 +25,8 @@ use std::fmt::Write;
 pub struct BlockFacts {
     /// For every weight slot, whether its format is quantised: such a weight is never changed.
     pub quantised: Vec<bool>,
+    /// The laws that may be applied.
+    pub laws: Laws,
 }
 
 /// An optimized block.
@@ -59,7 +62,7 @@ pub fn optimize(block: &Block, axes: &AxisTable, facts: &BlockFacts) -> Optimize
 }
 
 fn optimize_here(block: &Block, axes: &AxisTable, facts: &BlockFacts) -> Optimized {
-    let (mut normal, named) = normalise(block, axes);
+    let (mut normal, named) = normalise_by(block, axes, facts.laws, false);
     let ids: Vec<_> = named.iter().map(|(_, id)| *id).collect();
     verify(&normal, &ids).unwrap_or_else(|e| panic!("normalise: {e}"));
     let commuted = commuted(&mut normal, &ids);
@@ -72,7 +75,7 @@ fn optimize_here(block: &Block, axes: &AxisTable, facts: &BlockFacts) -> Optimiz
         joined += u64::from(egraph.union(a, b));
     }
     let mut saturation = saturate(&mut egraph);
-    (0..joined).for_each(|_| saturation.trace.count(crate::rules::Law::Commute));
+    (0..joined).for_each(|_| saturation.trace.count(Law::Commute));
     for class in &mut classes {
         *class = egraph.find(*class);
     }

@@ -47,7 +47,8 @@ pub fn saturate(egraph: &mut Algebra) -> Saturation {
             break;
         }
         for (class, node) in todo {
-            for (law, new) in alternatives(egraph, &node) {
+            let laws = egraph.analysis.terms.laws;
+            for (law, new) in alternatives(egraph, &node).into_iter().filter(|(law, _)| laws.has(*law)) {
                 let made = egraph[new].nodes[0].clone();
                 if egraph.union(class, new) {
                     report.trace.count(law);
@@ -103,7 +104,8 @@ fn sum(egraph: &mut Algebra, bound: &Axes, xs: Vec<Id>) -> Id {
         let free = axes(egraph, x);
         !free.is_empty() && xs.iter().any(|y| *y != x && has(*y) && reduces(*y) && free.is_subset(axes(egraph, *y)))
     };
-    let (inside, mut outside): (Vec<Id>, Vec<Id>) = xs.iter().partition(|x| has(**x) || scales(**x));
+    let leaves = egraph.analysis.terms.laws.has(Law::Hoist) || bound.is_empty();
+    let (inside, mut outside): (Vec<Id>, Vec<Id>) = xs.iter().partition(|x| has(**x) || scales(**x) || !leaves);
     if !inside.is_empty() {
         outside.push(if bound.is_empty() {
             product(egraph, inside)
@@ -315,6 +317,9 @@ fn gathered(egraph: &mut Algebra, bound: &Axes, others: &[Id], read: &[AxisId], 
 /// The law `Commute`, as terms: a sum that is read at an index, and the sum of what is read there.
 pub fn commuted(terms: &mut Terms, roots: &[TermId]) -> Vec<(TermId, TermId)> {
     let mut pairs = Vec::new();
+    if !terms.laws.has(Law::Commute) {
+        return pairs;
+    }
     for id in crate::normal::text::reachable(terms, roots.iter().copied()) {
         let Term::Index(x, at) = terms.term(id).clone() else { continue };
         let Term::Sum(bound, xs) = terms.term(x).clone() else { continue };

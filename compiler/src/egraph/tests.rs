@@ -2,7 +2,7 @@ use super::cost::Prices;
 use super::extract::{Choice, People, cheapest, order, rebuild};
 use super::{BlockFacts, Optimized, optimize};
 use crate::normal::text::{expression, reachable};
-use crate::rules::{Law, Stage};
+use crate::rules::{Law, Laws, Stage};
 use crate::testing::draft::Draft;
 use crate::testing::layer::{SMALL, Spelling, TINY, layer};
 use crate::testing::points::{agree, naive, values};
@@ -12,7 +12,11 @@ use llmc_artifact::{ScalarOp, Type};
 use proptest::prelude::*;
 
 fn optimized(d: &Draft, quantised: bool) -> Optimized {
-    optimize(&d.block, &d.axes, &BlockFacts { quantised: vec![quantised; d.block.weights.len()] })
+    optimized_by(d, quantised, Laws::ALL)
+}
+
+fn optimized_by(d: &Draft, quantised: bool, laws: Laws) -> Optimized {
+    optimize(&d.block, &d.axes, &BlockFacts { quantised: vec![quantised; d.block.weights.len()], laws })
 }
 
 fn check(d: &Draft, quantised: bool, seed: u64) -> Result<(), String> {
@@ -116,6 +120,36 @@ fn every_law_of_the_egraph_fires_and_holds() {
     for law in Law::ALL.iter().filter(|l| l.stage() == Stage::Saturate) {
         println!("{:10} {}", law.name(), fired[*law as usize]);
         assert!(fired[*law as usize] > 0, "{} never fired", law.name());
+    }
+}
+
+/// Without any one law a block has the same value, and the law is not applied.
+#[test]
+fn every_law_can_be_switched_off() {
+    let mut fired = vec![0; Law::ALL.len()];
+    let count = |o: &Optimized, law| o.normal.0.trace.fired(law) + o.saturation.trace.fired(law);
+    for seed in 0..60 {
+        let d = if seed % 20 == 0 { layer(TINY, spellings()[seed as usize % 16]) } else { block(seed, 14) };
+        let want = naive(&d, seed);
+        let whole = optimized(&d, false);
+        for law in Law::ALL.iter().copied().filter(|l| l.needed().is_none()) {
+            if count(&whole, law) == 0 {
+                continue;
+            }
+            let o = optimized_by(&d, false, Laws::ALL.without(law));
+            assert_eq!(count(&o, law), 0, "{} is switched off", law.name());
+            assert!(o.saturation.saturated, "without {}", law.name());
+            fired[law as usize] += 1;
+            let ids: Vec<_> = o.roots.iter().map(|r| r.1).collect();
+            for (want, got) in want.iter().zip(&values(&o.terms, &ids, seed)) {
+                agree(want, got, 1e-6).unwrap_or_else(|e| {
+                    panic!("without {}: {e}\n{}\n{}", law.name(), o.normal_text(), o.egraph_text())
+                });
+            }
+        }
+    }
+    for law in Law::ALL.iter().filter(|l| l.needed().is_none()) {
+        assert!(fired[*law as usize] > 0, "{} was never needed", law.name());
     }
 }
 
@@ -257,7 +291,7 @@ fn model_texts_saturate() {
         let model = compiled.model.expect("the text checks");
         for block in &model.blocks {
             for quantised in [false, true] {
-                let facts = BlockFacts { quantised: vec![quantised; block.weights.len()] };
+                let facts = BlockFacts { quantised: vec![quantised; block.weights.len()], laws: Laws::ALL };
                 let now = std::time::Instant::now();
                 let o = optimize(block, &model.axes, &facts);
                 println!("{name} {} {:?}\n{}\n{}", block.name, now.elapsed(), o.normal_text(), o.egraph_text());

@@ -466,6 +466,10 @@ impl Former<'_> {
         if !back.is_empty() || reduce.len() != bound.len() {
             return None;
         }
+        // Both are read along the same axes: not where one of them has the axis free that the other's bound one is called by.
+        if !reduce.is_subset(self.terms.free(weight)) || !reduce.is_subset(self.terms.free(activation)) {
+            return None;
+        }
         let order = self.weight_order(weight);
         let (reduce, axes) = order.into_iter().partition(|a| reduce.contains(*a));
         Some(Candidate { term: r, weight, format, activation, reduce, axes })

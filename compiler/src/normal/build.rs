@@ -4,7 +4,7 @@
 //! become the same term. Linear in the graph, up to the renaming of bound axes.
 
 use super::{Literal, Term, TermId, Terms};
-use crate::rules::{Firing, Law};
+use crate::rules::{Firing, Law, Laws};
 use indexmap::IndexMap;
 use llmc_artifact::scalar::Signature;
 use llmc_artifact::{ScalarOp, Type, Value};
@@ -16,16 +16,17 @@ pub(super) const WIDEST: usize = 64;
 
 /// The terms of a block and what it hands on, in normal form.
 pub fn normalise(block: &Block, axes: &AxisTable) -> (Terms, Vec<(String, TermId)>) {
-    normalise_traced(block, axes, false)
+    normalise_by(block, axes, Laws::ALL, false)
 }
 
-/// As [`normalise`], recording both sides of every law that fires when `record` is set.
-pub fn normalise_traced(block: &Block, axes: &AxisTable, record: bool) -> (Terms, Vec<(String, TermId)>) {
+/// As [`normalise`] by some of the laws, recording both sides of every law that fires when `record` is set.
+pub fn normalise_by(block: &Block, axes: &AxisTable, laws: Laws, record: bool) -> (Terms, Vec<(String, TermId)>) {
     let params = block.params.iter().map(|p| (p.axes.clone(), p.ty)).collect();
     let weights = block.weights.iter().map(|w| (w.axes.clone(), w.ty)).collect();
     let mut terms = Terms::new(axes.clone(), params, weights);
     terms.param_names = block.params.iter().map(|p| p.name.clone()).collect();
     terms.weight_names = block.weights.iter().map(|w| w.name.clone()).collect();
+    terms.laws = laws;
     terms.trace.firings = record.then(Vec::new);
     let mut walk = Walk { graph: &block.graph, exact: exact_nodes(&block.graph), done: IndexMap::new() };
     for id in block.graph.ids() {
@@ -132,7 +133,7 @@ impl Terms {
         let (c, mut rest) = self.fold(&flat, 1.0, |a, b| a * b);
         self.group_reads(&mut rest, Terms::product, |xs| Term::Sum(Axes::none(), xs));
         let product = match (c, rest.as_slice()) {
-            (-1.0, [only]) if matches!(self.term(*only), Term::Plus(_)) && self.info(*only).bound.is_empty() => {
+            (-1.0, [only]) if self.negates(*only) => {
                 return self.negated_sum(*only);
             }
             (1.0, [only]) => *only,
@@ -180,13 +181,19 @@ impl Terms {
         }
         let literals = flat.iter().filter(|x| self.as_real(**x).is_some()).count();
         let law = match (flat.len() > from.len(), literals) {
-            (_, 2..) => Law::Fold,
+            (_, 2..) if self.laws.has(Law::Fold) => Law::Fold,
             (true, _) => Law::Flatten,
-            (false, 1) if !matches!(self.term(to), Term::Sum(..) | Term::Plus(_)) => Law::Unit,
+            (false, 1) if flat.contains(&to) => Law::Unit,
             _ => return,
         };
         let from = from.to_vec();
         self.fire(law, |t| t.add(make(from)), to);
+    }
+
+    /// Whether the law of differences takes a minus sign into a sum.
+    fn negates(&self, x: TermId) -> bool {
+        let sum = matches!(self.term(x), Term::Plus(_)) && self.info(x).bound.is_empty();
+        sum && self.laws.has(Law::Difference)
     }
 
     fn negated_sum(&mut self, sum: TermId) -> TermId {
@@ -201,26 +208,36 @@ impl Terms {
     /// Operands of the same operation spliced in, one level deep: theirs are flat already. Ints become reals.
     fn flatten(&mut self, xs: &[TermId], nested: fn(&Terms, TermId) -> Option<&Vec<TermId>>) -> Vec<TermId> {
         let mut flat = Vec::new();
+        let splices = self.laws.has(Law::Flatten);
         for x in xs {
             let x = self.to_real(*x);
             match nested(self, x) {
-                Some(ys) if flat.len() + ys.len() + xs.len() <= WIDEST => flat.extend_from_slice(ys),
+                Some(ys) if splices && flat.len() + ys.len() + xs.len() <= WIDEST => flat.extend_from_slice(ys),
                 _ => flat.push(x),
             }
         }
         flat
     }
 
-    /// The literals folded to one number, and the rest. A literal that would make it NaN stays in the rest.
+    /// The literals folded to one number, and the rest. A literal that would make it NaN stays in the rest, and so do
+    /// all of them where the laws that fold and drop them are switched off.
     fn fold(&mut self, xs: &[TermId], unit: f64, f: fn(f64, f64) -> f64) -> (f64, Vec<TermId>) {
-        let (mut number, mut rest) = (unit, Vec::new());
+        let (mut number, mut rest, mut folded) = (unit, Vec::new(), 0);
         for x in xs {
             match self.as_real(*x) {
-                Some(c) if !f(number, c).is_nan() => number = f(number, c),
+                Some(c) if !f(number, c).is_nan() => {
+                    number = f(number, c);
+                    folded += 1;
+                }
                 _ => rest.push(*x),
             }
         }
-        (number, rest)
+        let law = match (folded, number == unit) {
+            (0, _) | (1, false) => return (number, rest),
+            (1, true) => Law::Unit,
+            _ => Law::Fold,
+        };
+        if self.laws.has(law) { (number, rest) } else { (unit, xs.to_vec()) }
     }
 
     /// A pointwise operation.
@@ -230,7 +247,10 @@ impl Terms {
             Ok(law) => law,
             Err(xs) => return self.map_whole(op, xs),
         };
-        self.fire(law, |t| t.add(Term::Map(op, from)), result);
+        // Sums and products are n-ary whether or not nested ones are spliced.
+        if self.laws.has(law) {
+            self.fire(law, |t| t.add(Term::Map(op, from)), result);
+        }
         result
     }
 
@@ -253,7 +273,10 @@ impl Terms {
                 *x = self.to_real(*x);
             }
         }
-        if let Some(folded) = self.fold_map(op, &xs) {
+        let laws = self.laws;
+        if laws.has(Law::Fold)
+            && let Some(folded) = self.fold_map(op, &xs)
+        {
             return Ok((folded, Law::Fold));
         }
         let real = self.info(*xs.last().expect("an operation has operands")).ty == Type::Real;
@@ -264,20 +287,22 @@ impl Terms {
         match op {
             ScalarOp::Add if real => Ok((self.plus(&xs), Law::Flatten)),
             ScalarOp::Mul if real => Ok((self.product(&xs), Law::Flatten)),
-            ScalarOp::Sub if real => {
+            ScalarOp::Sub if real && laws.has(Law::Difference) => {
                 let b = minus(self, xs[1]);
                 Ok((self.plus(&[xs[0], b]), Law::Difference))
             }
-            ScalarOp::Neg if real => Ok((minus(self, xs[0]), Law::Difference)),
-            ScalarOp::Div => {
+            ScalarOp::Neg if real && laws.has(Law::Difference) => Ok((minus(self, xs[0]), Law::Difference)),
+            ScalarOp::Div if laws.has(Law::Quotient) => {
                 let r = self.map(ScalarOp::Recip, vec![xs[1]]);
                 Ok((self.product(&[xs[0], r]), Law::Quotient))
             }
-            ScalarOp::Recip => self.recip(xs[0]).map(|r| (r, Law::Quotient)).ok_or(xs),
-            ScalarOp::Pow => self.power(xs[0], xs[1]).map(|p| (p, Law::Power)).ok_or(xs),
-            ScalarOp::Gt => Ok((self.map(ScalarOp::Lt, vec![xs[1], xs[0]]), Law::Order)),
-            ScalarOp::Ge => Ok((self.map(ScalarOp::Le, vec![xs[1], xs[0]]), Law::Order)),
-            ScalarOp::Max | ScalarOp::Min | ScalarOp::And | ScalarOp::Or if xs[0] == xs[1] => Ok((xs[0], Law::Choose)),
+            ScalarOp::Recip if laws.has(Law::Quotient) => self.recip(xs[0]).map(|r| (r, Law::Quotient)).ok_or(xs),
+            ScalarOp::Pow if laws.has(Law::Power) => self.power(xs[0], xs[1]).map(|p| (p, Law::Power)).ok_or(xs),
+            ScalarOp::Gt if laws.has(Law::Order) => Ok((self.map(ScalarOp::Lt, vec![xs[1], xs[0]]), Law::Order)),
+            ScalarOp::Ge if laws.has(Law::Order) => Ok((self.map(ScalarOp::Le, vec![xs[1], xs[0]]), Law::Order)),
+            ScalarOp::Max | ScalarOp::Min | ScalarOp::And | ScalarOp::Or if xs[0] == xs[1] && laws.has(Law::Choose) => {
+                Ok((xs[0], Law::Choose))
+            }
             ScalarOp::Add | ScalarOp::Mul => {
                 self.int_unit(op, &xs).map(|x| (x, Law::Unit)).ok_or(xs).or_else(|xs| self.ordered(op, xs))
             }
@@ -286,7 +311,7 @@ impl Terms {
                 None => self.ordered(op, xs),
             },
             ScalarOp::Max | ScalarOp::Min | ScalarOp::Eq | ScalarOp::Ne => self.ordered(op, xs),
-            ScalarOp::Not => match self.term(xs[0]).clone() {
+            ScalarOp::Not if laws.has(Law::Order) => match self.term(xs[0]).clone() {
                 Term::Map(ScalarOp::Not, ys) => Ok((ys[0], Law::Order)),
                 Term::Map(ScalarOp::Lt, ys) if self.info(ys[0]).ty == Type::Int => {
                     Ok((self.map(ScalarOp::Le, vec![ys[1], ys[0]]), Law::Order))
@@ -296,9 +321,16 @@ impl Terms {
                 }
                 _ => Err(xs),
             },
-            ScalarOp::Where => self.settled(&xs).map(|x| (x, Law::Choose)).ok_or(xs),
+            ScalarOp::Where if laws.has(Law::Choose) => self.settled(&xs).map(|x| (x, Law::Choose)).ok_or(xs),
             ScalarOp::Sub
             | ScalarOp::Neg
+            | ScalarOp::Div
+            | ScalarOp::Recip
+            | ScalarOp::Pow
+            | ScalarOp::Gt
+            | ScalarOp::Ge
+            | ScalarOp::Not
+            | ScalarOp::Where
             | ScalarOp::FloorDiv
             | ScalarOp::Mod
             | ScalarOp::Abs
@@ -344,6 +376,9 @@ impl Terms {
     /// The other operand of a conjunction or disjunction, where one is decided, does not decide the whole, and has no
     /// axis of its own.
     fn neutral(&self, op: ScalarOp, xs: &[TermId]) -> Option<TermId> {
+        if !self.laws.has(Law::Choose) {
+            return None;
+        }
         let unit = op == ScalarOp::And;
         let at = xs.iter().position(|x| self.decided(*x) == Some(unit))?;
         self.free(xs[at]).is_subset(self.free(xs[1 - at])).then_some(xs[1 - at])
@@ -373,13 +408,20 @@ impl Terms {
     }
 
     fn int_unit(&mut self, op: ScalarOp, xs: &[TermId]) -> Option<TermId> {
+        if !self.laws.has(Law::Unit) {
+            return None;
+        }
         let unit = Term::Const(Literal::Int(i64::from(op == ScalarOp::Mul)));
         let at = xs.iter().position(|x| *self.term(*x) == unit)?;
         Some(xs[1 - at])
     }
 
     fn ordered(&mut self, op: ScalarOp, xs: Vec<TermId>) -> Result<(TermId, Law), Vec<TermId>> {
-        if xs[0] <= xs[1] { Err(xs) } else { Ok((self.map_whole(op, vec![xs[1], xs[0]]), Law::Order)) }
+        if xs[0] <= xs[1] || !self.laws.has(Law::Order) {
+            Err(xs)
+        } else {
+            Ok((self.map_whole(op, vec![xs[1], xs[0]]), Law::Order))
+        }
     }
 
     /// `1 / x`, where a literal factor can be inverted now, or two inversions meet.

@@ -19,7 +19,7 @@ pub mod text;
 pub mod to_graph;
 pub mod verify;
 
-use crate::rules::Trace;
+use crate::rules::{Laws, Trace};
 use indexmap::IndexMap;
 use llmc_artifact::{ReduceOp, ScalarOp, SeqId, Type, Value};
 use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent};
@@ -131,6 +131,8 @@ pub struct Terms {
     pub stored_names: Vec<String>,
     /// For each axis that a reduction binds: the axis of the model it stands for, and its level (the `1` of `m'1`).
     pub binders: IndexMap<AxisId, (AxisId, u32)>,
+    /// Which laws the constructors apply.
+    pub laws: Laws,
     /// Which laws have fired.
     pub trace: Trace,
     arena: IndexMap<Term, TermInfo>,

@@ -50,7 +50,7 @@ impl Terms {
         };
         let axes = xs.iter().fold(Axes::none(), |a, x| a.union(self.free(*x)));
         match self.looks_through(&axes, xs) {
-            Some(s) if !bound.contains(s) => {
+            Some(s) if !bound.contains(s) && self.laws.has(Law::Read) => {
                 let own = self.views[&s];
                 let inner: Vec<_> = xs.iter().map(|x| self.rename(*x, s, own)).collect();
                 let x = again(self, inner);
@@ -70,7 +70,8 @@ impl Terms {
         make: fn(Vec<TermId>) -> Term,
     ) {
         let axes = xs.iter().fold(Axes::none(), |a, x| a.union(self.free(*x)));
-        for s in self.views_in(&axes) {
+        let views = if self.laws.has(Law::Read) { self.views_in(&axes) } else { vec![] };
+        for s in views {
             let own = self.views[&s];
             let looks = |t: &Terms, x: TermId| {
                 let free = t.free(x);

@@ -2,7 +2,7 @@
 
 use super::build::WIDEST;
 use super::{Literal, Term, TermId, Terms};
-use crate::rules::Law;
+use crate::rules::{Firing, Law};
 use llmc_artifact::{ReduceOp, ScalarOp, Type, Value};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 
@@ -24,26 +24,59 @@ impl Terms {
             outside.push(self.length(unused));
         }
         let mut bound = axes.intersect(&used);
+        if !outside.is_empty() {
+            let (counted, sum) = (outside.clone(), bound.clone());
+            self.fire_raw(Law::Length, (&axes, &whole), counted, (&sum, &whole));
+        }
         if let Some(done) = self.one_hot(&bound, &factors) {
             outside.push(done);
-            return self.sum_done(&axes, whole, outside, None);
+            return self.sum_done(&outside);
         }
-        let merged = self.merge(&mut bound, &mut factors);
-        let (left, inside): (Vec<_>, Vec<_>) = factors.iter().copied().partition(|f| self.leaves(*f, &bound, &factors));
-        let law = match (merged, left.is_empty(), outside.is_empty()) {
-            (true, ..) => Some(Law::Merge),
-            (_, _, false) => Some(Law::Length),
-            (_, false, _) => Some(Law::Hoist),
-            _ => None,
-        };
+        let apart = bound.clone();
+        if self.merge(&mut bound, &mut factors) {
+            self.fire_raw(Law::Merge, (&apart, &whole), vec![], (&bound, &factors));
+        }
+        let (left, mut inside): (Vec<_>, Vec<_>) =
+            factors.iter().copied().partition(|f| self.leaves(*f, &bound, &factors));
+        if !left.is_empty() && !bound.is_empty() {
+            self.fire_raw(Law::Hoist, (&bound, &factors), left.clone(), (&bound, &inside));
+        }
         outside.extend(left);
         if !inside.is_empty() {
-            let mut inside = inside;
             self.group_reads(&mut inside, Terms::product, |xs| Term::Sum(Axes::none(), xs));
             let sum = self.bind(&bound, inside);
             outside.push(sum);
         }
-        self.sum_done(&axes, whole, outside, law)
+        self.sum_done(&outside)
+    }
+
+    /// Counts a law that takes a sum-product to factors beside another sum-product, and records both sides as they are.
+    fn fire_raw(&mut self, law: Law, from: (&Axes, &[TermId]), beside: Vec<TermId>, to: (&Axes, &[TermId])) {
+        self.trace.count(law);
+        if self.trace.firings.is_some() {
+            let before = self.raw_sum(from.0, from.1);
+            let sum = (!to.1.is_empty()).then(|| self.raw_sum(to.0, to.1));
+            let after: Vec<_> = beside.into_iter().chain(sum).collect();
+            let after = self.raw_sum(&Axes::none(), &after);
+            self.trace.firings.as_mut().expect("asked for").push(Firing { law, before, after });
+        }
+    }
+
+    /// `S[bound](factors)` without any law.
+    fn raw_sum(&mut self, bound: &Axes, factors: &[TermId]) -> TermId {
+        let mut factors = factors.to_vec();
+        if factors.len() == 1 && bound.is_empty() {
+            return factors[0];
+        }
+        if factors.iter().any(|f| self.info(*f).ty == Type::Real) {
+            factors = factors.into_iter().map(|f| self.to_real(f)).collect();
+        } else if factors.len() > 1 {
+            // Ints are multiplied two at a time.
+            let product = factors[1..].iter().fold(factors[0], |a, b| self.add(Term::Map(ScalarOp::Mul, vec![a, *b])));
+            return self.raw_sum(bound, &[product]);
+        }
+        factors.sort_unstable();
+        self.add(Term::Sum(bound.clone(), factors))
     }
 
     /// Whether a factor leaves a sum over `bound`. It does not where it scales another reduction among the factors: a
@@ -58,23 +91,18 @@ impl Terms {
                 && !self.free(*f).intersect(bound).is_empty()
                 && self.free(factor).is_subset(self.free(*f))
         };
-        bound.is_empty() || self.free(factor).is_empty() || !factors.iter().any(scaled)
+        bound.is_empty() || self.laws.has(Law::Hoist) && (self.free(factor).is_empty() || !factors.iter().any(scaled))
     }
 
-    fn sum_done(&mut self, axes: &Axes, whole: Vec<TermId>, outside: Vec<TermId>, law: Option<Law>) -> TermId {
-        let result = match outside.as_slice() {
+    /// The product of what left a sum and of what stayed.
+    fn sum_done(&mut self, outside: &[TermId]) -> TermId {
+        match outside {
             [only] => *only,
             _ if self.info(outside[0]).ty == Type::Int => {
-                let first = outside[0];
-                outside[1..].iter().fold(first, |a, b| self.map(ScalarOp::Mul, vec![a, *b]))
+                outside[1..].iter().fold(outside[0], |a, b| self.map(ScalarOp::Mul, vec![a, *b]))
             }
-            _ => self.product(&outside),
-        };
-        if let Some(law) = law {
-            let axes = axes.clone();
-            self.fire(law, |t| t.add(Term::Sum(axes, whole)), result);
+            _ => self.product(outside),
         }
-        result
     }
 
     /// The number of indices of an axis, as an int.
@@ -142,7 +170,7 @@ impl Terms {
         let mut rest = factors.to_vec();
         rest[n] = value;
         let has = |f: &TermId| self.free(*f).contains(a) || self.free(at).is_subset(self.free(*f));
-        if !rest.iter().any(has) {
+        if !rest.iter().any(has) || !self.laws.has(Law::OneHot) {
             return None;
         }
         let read: Vec<_> = rest.iter().map(|x| self.index(*x, &[(a, at)])).collect();
@@ -167,7 +195,7 @@ impl Terms {
             let mut there = others.chain([value]).map(|f| self.free(*f)).filter(|f| f.contains(*a));
             there.next().is_some() && self.free(*at).is_subset(self.free(factors[n]))
         });
-        if !kept || self.info(factors[n]).ty != Type::Real {
+        if !kept || self.info(factors[n]).ty != Type::Real || !self.laws.has(Law::Cases) {
             return None;
         }
         let zero = self.real(0.0);
@@ -195,7 +223,7 @@ impl Terms {
     /// Splices factors that are sums themselves, where their axes do not meet others.
     fn merge(&mut self, bound: &mut Axes, factors: &mut Vec<TermId>) -> bool {
         let (mut merged, mut n) = (false, 0);
-        while n < factors.len() {
+        while n < factors.len() && self.laws.has(Law::Merge) {
             let Term::Sum(inner, xs) = self.term(factors[n]).clone() else {
                 n += 1;
                 continue;
@@ -291,6 +319,7 @@ impl Terms {
             && same == op
             && !bound.is_empty()
             && bound.intersect(&inner).is_empty()
+            && self.laws.has(Law::Merge)
         {
             bound = bound.union(&inner);
             body = y;

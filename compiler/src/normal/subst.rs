@@ -81,6 +81,9 @@ impl Terms {
 
     fn substitute_inside(&mut self, x: TermId, at: &Indices, memo: &mut IndexMap<(TermId, Indices), TermId>) -> TermId {
         let term = self.term(x).clone();
+        if self.stays_outside(&term, at) {
+            return self.add(Term::Index(x, at.clone()));
+        }
         let mut each = |terms: &mut Terms, xs: &[TermId]| -> Vec<TermId> {
             xs.iter().map(|y| terms.substitute(*y, at, memo)).collect()
         };
@@ -129,8 +132,30 @@ impl Terms {
             Term::Index(y, inner) => (self.compose(y, inner, at, memo), Law::Compose),
             Term::Read(y, s) => return self.index_read(x, y, s, at, memo),
         };
-        self.fire(law, |t| t.add(Term::Index(x, at.clone())), result);
+        if self.laws.has(law) {
+            self.fire(law, |t| t.add(Term::Index(x, at.clone())), result);
+        }
         result
+    }
+
+    /// Whether the law that would take an index inside is switched off. Mere names always go inside.
+    fn stays_outside(&self, term: &Term, at: &Indices) -> bool {
+        let law = match term {
+            Term::Map(..) | Term::Plus(_) => Law::Push,
+            Term::Sum(bound, _) if bound.is_empty() => Law::Push,
+            Term::Index(..) => Law::Compose,
+            Term::Sum(..)
+            | Term::Reduce(..)
+            | Term::TopK(..)
+            | Term::Read(..)
+            | Term::Const(_)
+            | Term::Iota(_)
+            | Term::Length(_)
+            | Term::Param(_)
+            | Term::Weight(_)
+            | Term::Stored(_) => return false,
+        };
+        !self.laws.has(law) && !self.renames(at, &Axes::none())
     }
 
     /// What of `at` goes below a binder of `bound`, and what stays outside. Pure renames go below, unless they would be

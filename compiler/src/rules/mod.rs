@@ -9,6 +9,7 @@
 //! a factor into or out of a sum that binds one of its axes.
 
 use crate::normal::TermId;
+use std::fmt::{self, Write};
 
 /// Where in the optimizer a law is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +34,11 @@ pub enum Theme {
 }
 
 macro_rules! laws {
-    ($($name:ident $theme:ident $stage:ident $law:literal if $condition:literal;)*) => {
+    ($(#[doc = $says:literal] $name:ident $theme:ident $stage:ident $law:literal if $condition:literal
+        $(needed $why:literal)?;)*) => {
         /// A law: a row of the table.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Law { $(#[doc = concat!("`", $law, "`, if ", $condition, ".")] $name,)* }
+        pub enum Law { $(#[doc = concat!($says, " `", $law, "`, if ", $condition, ".")] $name,)* }
 
         impl Law {
             /// Every law, in the table's order.
@@ -56,35 +58,129 @@ macro_rules! laws {
 
             /// When it holds and is applied.
             pub const fn condition(self) -> &'static str { match self { $(Law::$name => $condition,)* } }
+
+            /// What it is for, in a sentence.
+            pub fn sentence(self) -> &'static str { match self { $(Law::$name => $says.trim(),)* } }
+
+            /// Why it cannot be switched off, where it cannot: terms would have no form without it.
+            pub const fn needed(self) -> Option<&'static str> {
+                match self { $(Law::$name => { let why: &[&str] = &[$($why)?]; why.first().copied() })* }
+            }
         }
     };
 }
 
 laws! {
+    /// Arithmetic on literals is done while the model is compiled.
     Fold Algebra Normalise "f(1, 2) = 3" if "all operands are literals and the result is a number";
+    /// A factor one and an addend zero are dropped.
     Unit Algebra Normalise "1 * x = x, 0 + x = x" if "the literal is exactly the unit";
+    /// Products and sums have any number of operands, in no order, so that neither needs associativity.
     Flatten Algebra Normalise "a * (b * c) = a * b * c, and for +" if "the result has at most 64 operands, and an inner + holds no reduction: it is a value that others share";
+    /// Differences are sums, so that what holds of sums holds of them.
     Difference Algebra Normalise "a - b = a + -1 * b, -1 * (a + b) = -1 * a + -1 * b" if "the operands are real";
+    /// Quotients are products, so that a division moves as a factor does.
     Quotient Algebra Normalise "a / b = a * recip(b)" if "the text does not round the quotient";
+    /// Small powers are what they abbreviate.
     Power Algebra Normalise "x ^ 2 = x * x, x ^ 0.5 = sqrt(x), x ^ -1 = recip(x)" if "the exponent is one of these literals";
+    /// Mirrored and commuting operations are spelled one way.
     Order Algebra Normalise "a > b = b < a, max(a, b) = max(b, a)" if "the operation is mirrored or commutes";
+    /// A choice that is settled while the model is compiled is the branch that it takes.
     Choose Algebra Normalise "where(true, a, b) = a, where(c, a, a) = a" if "the condition is settled by bounds, and no axis is lost";
+    /// What a sum does not sum over leaves it: a row's scale is applied after its product.
     Hoist Algebra Normalise "S[a](f * g) = f * S[a](g)" if "f has none of the axes a, and no other reduction in g has all of f's";
+    /// A sum of a sum is one sum over the axes of both.
     Merge Algebra Normalise "S[a](f * S[b](g)) = S[a, b](f * g)" if "no axis of b is in f or in a";
-    Length Algebra Normalise "S[a](f) = len(a) * f, max[a](f) = f" if "f lacks a";
+    /// What does not run with a reduction's axis is counted or taken once.
+    Length Algebra Normalise "S[a](f) = len(a) * f, max[a](f) = f" if "f lacks a" needed "an axis that is bound is used by what it binds";
+    /// An index goes through pointwise operations to what they are made of.
     Push Index Normalise "(f * g)[a = i] = f[a = i] * g[a = i], for every pointwise operation" if "always";
+    /// A read of a read is one read.
     Compose Index Normalise "x[a = i][b = j] = x[a = i[b = j], b = j]" if "always";
-    Rename Index Normalise "S[a](f)[b = c] = S[a](f[b = c])" if "c is an axis that a does not hold";
+    /// A new name for an axis goes under a reduction that does not bind it.
+    Rename Index Normalise "S[a](f)[b = c] = S[a](f[b = c])" if "c is an axis that a does not hold" needed "bound axes get fresh names by it";
+    /// A sum that picks one index is the read at that index.
     OneHot Index Normalise "S[a](where(a == i, f, 0) * g) = f[a = i] * g[a = i]" if "i lacks a and is provably within it";
+    /// A matrix written as cases is a sum of matrices with one case each.
     Cases Index Normalise "S[a](where(a == i, f, where(a == j, g, 0))) = S[a](where(a == i, f, 0)) + S[a](where(a == j, where(a == i, 0, g), 0))" if "every case is one of OneHot, and no axis is lost";
+    /// What is computed of one other token is computed by that token, and read whole: the candidate for a cache.
     Read Index Normalise "f[t = s] * g[t = s] = (f * g)[t = s], for every token-wise operation" if "neither has t besides";
+    /// A sum over several axes is a sum of smaller sums.
     Split Algebra Saturate "S[a, b](f * g) = S[a](f * S[b](g))" if "f has none of the axes b";
+    /// What multiplies the weights is made first: the activation.
     Group Algebra Saturate "S[a](w * f * g) = S[a](w * (f * g))" if "w alone depends on weights only";
+    /// A factor outside a sum goes into a factor inside that has all of its axes.
     Sink Algebra Saturate "f * S[a](g * h) = S[a]((f * g) * h)" if "f has none of the axes a, and g has all of f's";
+    /// A table is multiplied first and read afterwards: keys of relative positions are one small product.
     Gather Index Saturate "S[a](f * x[b = i]) = S[a](f * x)[b = i]" if "i has none of the axes a, and f lacks b";
+    /// A product that is read at an index is the product of what is read there, where that only moves weights.
     Commute Index Saturate "S[a](f)[b = i] = S[a](f[b = i])" if "i has none of the axes a";
+    /// A product over a sum, where an addend then leaves the reduction or is made at load: the mean of a layer norm.
     Distribute Distribute Saturate "S[a](w * (f + g)) = S[a](w * f) + S[a](w * g)" if "g has none of the axes a, and w depends on weights only";
+    /// Factors that are weights become one weight, made at load.
     Absorb Absorb Saturate "S[a](w * g * f) = S[a]((w * g) * f)" if "w and g depend on weights only, w has all of g's axes and is not quantised";
+}
+
+impl Law {
+    /// The law of that name.
+    pub fn from_name(name: &str) -> Option<Law> {
+        Law::ALL.iter().copied().find(|l| l.name() == name)
+    }
+}
+
+/// Which laws are switched on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Laws(u128);
+
+impl Laws {
+    /// All of them.
+    pub const ALL: Laws = Laws(u128::MAX);
+
+    /// These without one.
+    pub const fn without(self, law: Law) -> Laws {
+        Laws(self.0 & !(1 << law as u32))
+    }
+
+    /// Whether a law is switched on.
+    pub const fn has(self, law: Law) -> bool {
+        self.0 >> law as u32 & 1 == 1
+    }
+
+    /// The laws that are switched off.
+    pub fn off(self) -> impl Iterator<Item = Law> {
+        Law::ALL.iter().copied().filter(move |l| !self.has(*l))
+    }
+}
+
+impl Default for Laws {
+    fn default() -> Laws {
+        Laws::ALL
+    }
+}
+
+impl fmt::Debug for Laws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("all laws")?;
+        self.off().try_for_each(|l| write!(f, " without {}", l.name()))
+    }
+}
+
+/// The table for people: name, stage, equation, condition, sentence.
+pub fn table() -> String {
+    let mut out = String::new();
+    for law in Law::ALL {
+        let stage = match law.stage() {
+            Stage::Normalise => "normalise",
+            Stage::Saturate => "saturate",
+        };
+        let _ = writeln!(out, "{} ({stage}): {}", law.name(), law.sentence());
+        let _ = writeln!(out, "    {}", law.equation());
+        let _ = writeln!(out, "    if {}", law.condition());
+        if let Some(why) = law.needed() {
+            let _ = writeln!(out, "    cannot be switched off: {why}");
+        }
+    }
+    out
 }
 
 /// One application of a law, with both sides.

@@ -118,7 +118,7 @@ fn operation(
             if from == i { hot } else { d.sum(&[i], hot) }
         }
         _ => {
-            let c2 = d.real(c.of(&[2.0, -1.0, 0.5, 0.25]));
+            let c2 = d.real(c.of(&[2.0, -1.0, 0.5, 1.0]));
             let exponent = d.real(c.of(&[2.0, 1.0]));
             let power = d.map(ScalarOp::Pow, &[x, exponent]);
             d.mul(c2, power)
