@@ -47,7 +47,7 @@ fn try_blocks(name: &str, text: &str, format: Format) -> Result<Vec<Block>, Unsu
         .collect()
 }
 
-fn weight_facts(model: &Model, block: usize, format: Format) -> Vec<WeightFact> {
+pub(super) fn weight_facts(model: &Model, block: usize, format: Format) -> Vec<WeightFact> {
     let step = model.steps.iter().find(|s| s.block == BlockId(block as u32)).expect("every block runs");
     let slots = model.blocks[block].weights.iter().zip(&step.weights);
     let fact = |(slot, weight): (&llmc_frontend::graph::WeightSlot, &llmc_frontend::graph::WeightId)| {
@@ -209,7 +209,7 @@ fn llama_written_out() -> String {
 }
 
 /// The text with each of these names followed by `_other`, also where strings speak of axes: `as "(k e) m"`, `"{l}"`.
-fn renamed(text: &str, names: &[&str]) -> String {
+pub(super) fn renamed(text: &str, names: &[&str]) -> String {
     let mut out = String::new();
     let mut rest = text;
     let mut spoken = false; // inside a string that lists axes, or a hole of any string

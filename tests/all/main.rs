@@ -8,6 +8,7 @@ mod decode;
 mod docs;
 mod errors;
 mod fused;
+mod goals;
 mod hygiene;
 mod laws;
 mod oracle;

@@ -2,6 +2,7 @@
 
 pub mod cost;
 pub mod extract;
+pub mod form;
 pub mod node;
 pub mod saturate;
 #[cfg(test)]

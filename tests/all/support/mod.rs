@@ -3,4 +3,5 @@
 pub mod cases;
 pub mod checkpoint;
 pub mod command;
+pub mod goal;
 pub mod models;
