@@ -173,10 +173,7 @@ impl Substituter<'_> {
                 let x = s.run(x, inner);
                 s.terms.add(Term::Reduce(op, bound.clone(), x))
             }),
-            Term::TopK(axis, rank, x) => self.under(id, map, &Axes::from_iter([axis, rank]), |s, inner| {
-                let x = s.run(x, inner);
-                s.terms.add(Term::TopK(axis, rank, x))
-            }),
+            Term::TopK(axis, rank, x) => self.search(id, (axis, rank, x), map),
             Term::Index(x, at) => self.index(x, &at, map),
             Term::Read(x, view) => self.read(id, x, view, map),
         }
@@ -211,6 +208,24 @@ impl Substituter<'_> {
         }
         let result = push(self, &inner);
         if outer.is_empty() { result } else { self.read_at(result, &outer) }
+    }
+
+    /// What the rank becomes stays outside a search, so that searches that differ in it alone are one term; the rest
+    /// goes below it, or all of it stays outside.
+    fn search(&mut self, id: TermId, (axis, rank, x): (AxisId, AxisId, TermId), map: &Substitution) -> TermId {
+        let (of_rank, rest): (Vec<_>, Vec<_>) = map.iter().copied().partition(|(a, _)| *a == rank);
+        if rest.is_empty() {
+            return self.terms.add(Term::Index(id, of_rank));
+        }
+        let below = self.under(id, &rest, &Axes::from_iter([axis, rank]), |s, inner| {
+            let x = s.run(x, inner);
+            s.terms.add(Term::TopK(axis, rank, x))
+        });
+        match self.terms.term(below) {
+            _ if of_rank.is_empty() => below,
+            Term::TopK(..) => self.terms.add(Term::Index(below, of_rank)),
+            _ => self.terms.add(Term::Index(id, map.to_vec())),
+        }
     }
 
     /// An index that stays outside a reduction. The axes it reads are bound by it, so their names mean nothing: they
@@ -385,9 +400,20 @@ impl Canonical<'_> {
             Term::TopK(axis, rank, x) => {
                 let x = self.visit(x);
                 let (names, x) = self.bind(&Axes::from_iter([axis]), x);
-                self.terms.add(Term::TopK(names[0], rank, x))
+                self.search(names[0], rank, x)
             }
         }
+    }
+
+    /// A search by the rank of the model's own name, read at the one asked for: searches that differ only in it are one.
+    fn search(&mut self, axis: AxisId, rank: AxisId, x: TermId) -> TermId {
+        let own = origin(&self.terms, rank);
+        if own == rank || self.terms.free(x).contains(own) {
+            return self.terms.add(Term::TopK(axis, rank, x));
+        }
+        let found = self.terms.add(Term::TopK(axis, own, x));
+        let at = self.terms.add(Term::Iota(rank));
+        self.terms.add(Term::Index(found, vec![(own, at)]))
     }
 
     /// `x[t = view]`. What also has tokens of another sequence is read in its parts: a read value has one token.

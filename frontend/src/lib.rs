@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod described;
 pub mod diag;
 pub mod elaborate;
 pub mod graph;
@@ -11,6 +12,7 @@ pub mod reference;
 pub mod syntax;
 
 pub use compile::{Compiled, MODELS, compile_text, select_model};
+pub use described::Described;
 pub use diag::{Code, Diagnostic, FileId, SourceMap, Span};
 pub use graph::{Model, Verified};
 pub use program::{Program, STD};

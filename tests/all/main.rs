@@ -13,3 +13,4 @@ mod hygiene;
 mod laws;
 mod oracle;
 mod support;
+mod tiny;

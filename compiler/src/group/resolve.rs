@@ -166,9 +166,10 @@ impl Former<'_> {
             return false;
         }
         if let Term::Index(x, _) = self.terms.term(id) {
-            // An index of a reduction: the reduction is stored, and read at the index.
+            // An index of a reduction: the reduction is stored, and read at the index. So is a weight read at one: no copy
+            // of what is read, such as a token's experts, is ever made.
             let x = *x;
-            return !self.reduces(x) || alpha::reduction(&self.terms, x).is_none();
+            return self.reduces(x) && alpha::reduction(&self.terms, x).is_none();
         }
         let free = self.terms.free(id).clone();
         self.frontier(id).into_iter().any(|r| free.is_subset(self.terms.free(r)))

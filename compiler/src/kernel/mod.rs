@@ -12,7 +12,6 @@
 //! | topk | the indices of the largest values |
 
 pub mod abi;
-#[cfg(test)]
 pub mod interpret;
 pub mod lower;
 #[cfg(test)]

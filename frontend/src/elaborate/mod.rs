@@ -13,8 +13,6 @@
 //! - [`statements`]: the model's body, a turn of a loop at a time;
 //! - [`layers`]: the unrolled graph is cut into blocks and steps.
 
-#[cfg(test)]
-mod described;
 mod expr;
 mod functions;
 mod index;

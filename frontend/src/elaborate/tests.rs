@@ -1,4 +1,4 @@
-use super::described::Described;
+use crate::described::Described;
 use crate::diag::{Style, render_text};
 use crate::graph::{Model, Op, Verified, print};
 use crate::reference::{Evaluator, Inputs, RandomTensors};

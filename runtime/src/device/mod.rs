@@ -19,6 +19,18 @@ use std::ops::{Deref, Range};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Memory(pub(crate) u32);
 
+impl Memory {
+    /// The piece that a device calls by this number.
+    pub const fn new(number: u32) -> Memory {
+        Memory(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// Bytes of a weight on their way to a device.
 #[derive(Debug)]
 pub enum Bytes {

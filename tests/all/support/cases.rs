@@ -1,6 +1,6 @@
 //! Cases in files: a text whose comments direct how it is tested, and expectations beside it.
 
-use super::checkpoint::Described;
+use super::checkpoint::described;
 use llmc_artifact::Checkpoint;
 use llmc_frontend::diag::has_errors;
 use llmc_frontend::{Diagnostic, SourceMap, compile_text};
@@ -78,7 +78,7 @@ pub fn each_file(folder: &Path, extension: &str, f: &mut dyn FnMut(&Path, &str))
 
 /// Compiles a case's text, with the checkpoint that it describes, and says what is wrong with it.
 pub fn check(case: &Case) -> (SourceMap, Vec<Diagnostic>) {
-    let checkpoint = Described::read(&case.text);
+    let checkpoint = described(&case.text);
     let checkpoint = checkpoint.as_ref().map(|c| c as &dyn Checkpoint);
     let compiled = compile_text(&format!("{}.llm", case.name), &case.content(), checkpoint);
     assert_eq!(compiled.model.is_none(), has_errors(&compiled.diagnostics), "{}", case.name);

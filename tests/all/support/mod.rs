@@ -4,4 +4,6 @@ pub mod cases;
 pub mod checkpoint;
 pub mod command;
 pub mod goal;
+pub mod interpreted;
 pub mod models;
+pub mod tiny;

@@ -1,4 +1,7 @@
-//! A checkpoint that is known by description alone: what tests elaborate against.
+//! A checkpoint that is known by description alone: a config, and perhaps the shapes of tensors.
+//!
+//! A model is compiled against it as against a file. Without any tensor the config gives the sizes, and every weight
+//! is a tensor of 32-bit floats that no file has.
 
 use indexmap::IndexMap;
 use llmc_artifact::{Checkpoint, ConfigValue, Format, SourceKind, TensorInfo};
@@ -28,6 +31,17 @@ impl Described {
         let tensors = value.get("tensors").and_then(Value::as_object).into_iter().flatten();
         let tensors = tensors.map(|(name, shape)| Ok((name.clone(), tensor(shape)?))).collect::<Result<_, String>>()?;
         Ok(Described { kind, architecture, config: value.get("config").cloned().unwrap_or(Value::Null), tensors })
+    }
+
+    /// The same with matrices stored in this format, where their rows are whole blocks of it.
+    pub fn stored_in(mut self, format: Format) -> Described {
+        for tensor in self.tensors.values_mut() {
+            let row = tensor.shape.last().copied().unwrap_or(1);
+            if tensor.shape.len() > 1 && row % format.block() as u64 == 0 {
+                tensor.format = format;
+            }
+        }
+        self
     }
 
     fn value(&self, key: &str) -> Option<&Value> {

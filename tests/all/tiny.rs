@@ -1,0 +1,124 @@
+//! Every text of `models/` at tiny sizes, with random weights: by the reference evaluator, by kernels that are
+//! interpreted, and compiled; beside transformers and beside each other.
+
+use crate::support::interpreted::Interpreted;
+use crate::support::tiny::{self, Outputs, Tiny, error};
+use llmc::{Artifact, DeviceKind, Engine, EngineOptions, Feed, Inputs, Role, Values, Want};
+use llmc_artifact::Format;
+use llmc_compiler::pipeline::{self, Stages};
+use llmc_runtime::device::{self, Device};
+
+/// Between f64 and transformers' f32.
+const ORACLE: f64 = 2e-5;
+
+/// f16 caches (11 bits) and f32 for the rest, beside f64.
+const F16_CACHE: f64 = 2e-3;
+
+/// The stages of a tiny model; none for those whose outputs include a sequence's mean, which no kernel computes yet.
+fn stages(tiny: &Tiny) -> Option<Stages> {
+    match pipeline::run(tiny.model()) {
+        Ok(stages) => Some(stages),
+        Err(e) => {
+            assert_eq!(tiny.name, "bert", "{e}");
+            None
+        }
+    }
+}
+
+fn engine(stages: &Stages, device: Box<dyn Device>) -> Engine {
+    let artifact = Artifact { plan: stages.plan.clone(), ..Artifact::default() };
+    let weights = Tiny::weights(&stages.model);
+    Engine::on(device, &artifact, Some(&weights), &EngineOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn interpreted(stages: &Stages) -> Engine {
+    engine(stages, Box::new(Interpreted::new(&stages.kernels)))
+}
+
+fn compiled(stages: &Stages) -> Engine {
+    let code = stages.emit("cpu").unwrap_or_else(|e| panic!("{e}"));
+    let kind = DeviceKind::Cpu { threads: Some(2) };
+    engine(stages, device::open(kind, &[code]).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// All outputs: the first `prompt` tokens as a prompt, the rest one at a time as generated ones, `count` in all.
+fn run(engine: &Engine, tiny: &Tiny, prompt: usize, count: usize) -> Outputs {
+    let ints = |input: &str| tiny.tokens(input).iter().map(|t| *t as i32).collect::<Vec<_>>();
+    let (tokens, source) = (ints("tokens"), ints("source"));
+    let (first, rest) = tokens[..count].split_at(prompt);
+    let mut sequence = engine.sequence();
+    let mut all = Outputs::new();
+    let parts = std::iter::once((first, Role::Prompt)).chain(rest.chunks(1).map(|t| (t, Role::Generated)));
+    for (n, (part, role)) in parts.enumerate() {
+        let mut named = vec![("tokens", Values::Int(part))];
+        if n == 0 && !source.is_empty() {
+            named.push(("source", Values::Int(&source)));
+        }
+        let feed = Feed { sequence: &mut sequence, inputs: Inputs::Named(named), role, want: Want::All };
+        for output in engine.feed(feed).unwrap_or_else(|e| panic!("{}: {e}", tiny.name)) {
+            let values = output.data.iter().map(|x| f64::from(*x));
+            all.entry(output.name).or_default().extend(values);
+        }
+    }
+    all
+}
+
+/// The model of the tiny checkpoint, evaluated in f64.
+fn reference(tiny: &Tiny, stages: &Stages, count: usize) -> Outputs {
+    tiny.reference(&stages.model, count)
+}
+
+#[test]
+fn the_reference_gives_what_transformers_gives() {
+    for tiny in tiny::all() {
+        let error = error(&tiny.reference(&tiny.model(), tiny.tokens("tokens").len()), &tiny.wanted());
+        println!("{}: {error:.2e}", tiny.name);
+        assert!(error < ORACLE, "{}: relative error {error}", tiny.name);
+    }
+}
+
+#[test]
+fn interpreted_kernels_give_the_reference_s_outputs() {
+    for tiny in tiny::all() {
+        let Some(stages) = stages(&tiny) else { continue };
+        let found = run(&interpreted(&stages), &tiny, 6, 6);
+        let error = error(&found, &reference(&tiny, &stages, 6));
+        println!("{}: {error:.2e}", tiny.name);
+        assert!(error < F16_CACHE, "{}: relative error {error}", tiny.name);
+    }
+}
+
+#[test]
+fn compiled_kernels_give_the_reference_s_outputs() {
+    for tiny in tiny::all() {
+        let Some(stages) = stages(&tiny) else { continue };
+        let engine = compiled(&stages);
+        let count = tiny.tokens("tokens").len();
+        let want = reference(&tiny, &stages, count);
+        for prompt in [count, 5, 1] {
+            if engine.check_generates().is_err() && prompt < count {
+                continue;
+            }
+            let error = error(&run(&engine, &tiny, prompt, count), &want);
+            println!("{} after {prompt}: {error:.2e}", tiny.name);
+            assert!(error < F16_CACHE, "{} after {prompt} of {count}: relative error {error}", tiny.name);
+        }
+    }
+}
+
+/// Plain weights are decoded exactly. Beside quantised ones activations are rounded to 8 bits a block.
+const FORMATS: [(Format, f64); 4] =
+    [(Format::F16, F16_CACHE), (Format::BF16, F16_CACHE), (Format::Q8_0, 5e-2), (Format::Q4_1, 5e-2)];
+
+#[test]
+fn weights_of_every_kind_of_format_give_the_reference_s_outputs() {
+    for (format, tolerance) in FORMATS {
+        for tiny in tiny::all().into_iter().map(|t| t.stored_in(format)) {
+            let Some(stages) = stages(&tiny) else { continue };
+            let count = tiny.tokens("tokens").len();
+            let error = error(&run(&compiled(&stages), &tiny, count, count), &reference(&tiny, &stages, count));
+            println!("{} in {format}: {error:.2e}", tiny.name);
+            assert!(error < tolerance, "{} in {format}: relative error {error}", tiny.name);
+        }
+    }
+}
