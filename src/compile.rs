@@ -111,6 +111,6 @@ pub fn model(text: &Text, checkpoint: Option<&dyn Checkpoint>) -> Result<(Verifi
 /// Diagnostics, or what cannot be compiled.
 pub fn stages(text: &Text, checkpoint: Option<&dyn CheckpointFile>, laws: Laws) -> Result<Stages, Error> {
     let (model, sources) = model(text, checkpoint.map(|c| c as &dyn Checkpoint))?;
-    pipeline::run(model, &Options { laws })
+    pipeline::run(model, &Options { laws, ..Options::default() })
         .map_err(|e| Error::Compile(format!("{}: {e}", sources.file(llmc_frontend::FileId(1)).name)))
 }

@@ -64,61 +64,71 @@ pub fn sight(terms: &Terms, op: ReduceOp, body: TermId, key: AxisId, row: AxisId
     Sight { causal, window }
 }
 
-/// Whether tokens may be appended to the block's sequences: every reduction over another token looks back. The first
-/// leak in the order of the terms otherwise.
-///
-/// # Errors
-/// The leak.
-pub fn appendable(terms: &Terms, roots: &[TermId]) -> Result<(), Leak> {
+/// Sequences to which no token may be appended, for some reduction over another token looks ahead: the first such of each
+/// in the order of the terms.
+pub fn leaks(terms: &Terms, roots: &[TermId]) -> BTreeMap<SeqId, Leak> {
+    let mut found = BTreeMap::new();
     for id in reachable(terms, roots) {
-        if let Some(leak) = leak_at(terms, id) {
-            return Err(leak);
+        for (seq, leak) in leaks_at(terms, id) {
+            found.entry(seq).or_insert(leak);
         }
     }
-    Ok(())
+    found
 }
 
-fn leak_at(terms: &Terms, id: TermId) -> Option<Leak> {
+fn leaks_at(terms: &Terms, id: TermId) -> Vec<(SeqId, Leak)> {
     let named = |t: TermId| terms.info(t).name.clone();
+    let leak = |sentence| Leak { term: id, name: named(id), sentence };
     if let Term::Length(seq) = terms.term(id) {
         let axis = seq_name(terms, *seq);
         let sentence = format!("`len({axis})` depends on tokens that are yet to come, so nothing can be appended");
-        return Some(Leak { term: id, name: named(id), sentence });
+        return vec![(*seq, leak(sentence))];
     }
-    let (op, bound) = alpha::reduction(terms, id)?;
-    for axis in bound.iter() {
+    let Some((op, bound)) = alpha::reduction(terms, id) else { return vec![] };
+    let of_axis = |axis: AxisId| {
         let text = &terms.axes[alpha::origin(terms, axis)].name;
         match terms.axes[axis].extent {
-            Extent::Const(_) => {}
-            Extent::Seq(_) => {
-                let sentence = format!("`{}[{text}]` takes in every token of the sequence", op.keyword());
-                return Some(Leak { term: id, name: named(id), sentence });
+            Extent::Const(_) => None,
+            Extent::Seq(seq) => {
+                Some((seq, leak(format!("`{}[{text}]` takes in every token of the sequence", op.keyword()))))
             }
-            Extent::View(_) => {
+            Extent::View(seq) => {
                 let row = terms.views[&axis];
-                // Tokens of another sequence are all there before the first of this one.
+                let past = terms.free(id).contains(row) && sees_past_only(terms, id, op, axis, row);
+                // A token of another sequence looks at all of this one.
                 let elsewhere = !terms.free(id).contains(row) && terms.free(id).iter().any(|a| terms.is_seq(a));
-                if elsewhere || sees_past_only(terms, id, op, axis, row) {
-                    continue;
+                match (past, elsewhere) {
+                    (true, _) => None,
+                    (_, true) => {
+                        let own = &terms.axes[row].name;
+                        let sentence = format!("`{}[{own}]` of another sequence takes in every token", op.keyword());
+                        Some((seq, leak(sentence)))
+                    }
+                    _ => Some((seq, leak_ahead(terms, id, op, axis, row))),
                 }
-                let read = reads_at(terms, id, axis).into_iter().next().unwrap_or(id);
-                let shown = match terms.term(read) {
-                    Term::Read(x, _) => named(*x).or_else(|| named(read)),
-                    _ => named(read),
-                };
-                let own = &terms.axes[row].name;
-                let what = shown
-                    .clone()
-                    .map_or_else(|| format!("a value read at {own} = {text}"), |n| format!("`{n}[{own} = {text}]`"));
-                let sentence = format!(
-                    "{what} under `{}[{text}]` sees tokens after its own: no condition proves {text} <= {own}",
-                    op.keyword()
-                );
-                return Some(Leak { term: read, name: shown, sentence });
             }
         }
-    }
-    None
+    };
+    bound.iter().filter_map(of_axis).collect()
+}
+
+/// A reduction over the view `key` of `row`'s sequence that no mask confines to the past, by what it reads there.
+fn leak_ahead(terms: &Terms, id: TermId, op: ReduceOp, key: AxisId, row: AxisId) -> Leak {
+    let named = |t: TermId| terms.info(t).name.clone();
+    let text = &terms.axes[alpha::origin(terms, key)].name;
+    let read = reads_at(terms, id, key).into_iter().next().unwrap_or(id);
+    let shown = match terms.term(read) {
+        Term::Read(x, _) => named(*x).or_else(|| named(read)),
+        _ => named(read),
+    };
+    let own = &terms.axes[row].name;
+    let what =
+        shown.clone().map_or_else(|| format!("a value read at {own} = {text}"), |n| format!("`{n}[{own} = {text}]`"));
+    let sentence = format!(
+        "{what} under `{}[{text}]` sees tokens after its own: no condition proves {text} <= {own}",
+        op.keyword()
+    );
+    Leak { term: read, name: shown, sentence }
 }
 
 fn sees_past_only(terms: &Terms, id: TermId, op: ReduceOp, key: AxisId, row: AxisId) -> bool {
@@ -577,7 +587,7 @@ mod tests {
 
     #[test]
     fn a_mask_that_leaks_the_future_is_refused_by_name() {
-        let leaks: [Condition; 3] = [
+        let masks: [Condition; 3] = [
             |f, s, t| {
                 let one = f.int(1);
                 let next = f.map(Add, &[t, one]);
@@ -593,11 +603,11 @@ mod tests {
                 f.map(Le, &[s, n])
             },
         ];
-        for c in leaks {
+        for c in masks {
             assert!(!seen_by(c).causal);
             let mut f = Fixture::default();
             let (sum, _) = sum_where(&mut f, c);
-            let leak = appendable(&f.terms, &[sum]).expect_err("the future leaks");
+            let leak = leaks(&f.terms, &[sum]).remove(&SeqId(0)).expect("the future leaks");
             assert_eq!(leak.name.as_deref(), Some("k"));
             assert_eq!(
                 leak.sentence,
@@ -611,7 +621,7 @@ mod tests {
         let mut f = Fixture::default();
         f.seq("t", "s");
         let n = f.terms.add(Term::Length(SeqId(0)));
-        let leak = appendable(&f.terms, &[n]).expect_err("a length is not known while tokens are appended");
+        let leak = leaks(&f.terms, &[n]).remove(&SeqId(0)).expect("a length is not known while tokens are appended");
         assert!(leak.sentence.starts_with("`len(t)`"));
     }
 }

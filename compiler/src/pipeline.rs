@@ -12,8 +12,8 @@ use crate::plan::{self, LoweredBlock};
 use crate::recipe;
 use crate::rules::Laws;
 use crate::target::{self, TargetError, Text};
-use llmc_artifact::Format;
 use llmc_artifact::plan::{Plan, TargetCode};
+use llmc_artifact::{Format, SeqId};
 use llmc_frontend::graph::{Block, BlockId, Model, Op, Verified};
 
 /// A block on its way through the stages.
@@ -41,10 +41,18 @@ pub struct Stages {
 }
 
 /// What may be asked of the stages.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The laws that the optimizer may apply.
     pub laws: Laws,
+    /// How cached reals are stored.
+    pub cache: Format,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { laws: Laws::default(), cache: Format::F16 }
+    }
 }
 
 /// Runs every stage up to the plan.
@@ -55,9 +63,8 @@ pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsuppor
     let ids = (0..model.blocks.len() as u32).map(BlockId);
     let blocks = ids.map(|b| block_stages(&model, b, options)).collect::<Result<Vec<_>, _>>()?;
     let lowered: Vec<LoweredBlock> = blocks.iter().map(|b| b.lowered.block.clone()).collect();
-    let appendable =
-        blocks.iter().find_map(|b| b.fused.appendable.clone().err()).map_or(Ok(()), |leak| Err(leak.sentence));
-    let appendable = vec![appendable; model.seqs.len()];
+    let leak = |seq| blocks.iter().find_map(|b| b.fused.leaks.get(&seq)).map(|leak| leak.sentence.clone());
+    let appendable: Vec<_> = (0..model.seqs.len() as u8).map(|s| leak(SeqId(s)).map_or(Ok(()), Err)).collect();
     let plan = plan::build(&model, &lowered, &appendable, |step, weight| {
         let block = &blocks[step.block.0 as usize].lowered;
         let WeightSource { term, order } = &block.weights[weight];
@@ -73,7 +80,7 @@ fn block_stages(model: &Model, id: BlockId, options: &Options) -> Result<BlockSt
     let facts = Facts {
         weights: facts::of_weights(model, id),
         picked: is_picked(model, id, block),
-        cache: Format::F16,
+        cache: options.cache,
         machine: Machine::default(),
     };
     let quantised = facts.weights.iter().map(|w| w.format.is_quantised()).collect();

@@ -5,18 +5,24 @@ use crate::support::interpreted::Interpreted;
 use crate::support::tiny::{self, Outputs, Tiny, error};
 use llmc::{Artifact, DeviceKind, Engine, EngineOptions, Feed, Inputs, Role, Values, Want};
 use llmc_artifact::Format;
-use llmc_compiler::pipeline::{self, Stages};
+use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_runtime::device::{self, Device};
 
 /// Between f64 and transformers' f32.
 const ORACLE: f64 = 2e-5;
 
-/// f16 caches (11 bits) and f32 for the rest, beside f64.
+/// Kernels in f32 beside f64.
+const PLAIN: f64 = 2e-5;
+
+/// The same with caches in f16 (11 bits).
 const F16_CACHE: f64 = 2e-3;
 
+/// Activations of 8 bits a block, where f32 and f64 round a few to other neighbours.
+const QUANTISED: f64 = 1e-4;
+
 /// The stages of a tiny model; none for those whose outputs include a sequence's mean, which no kernel computes yet.
-fn stages(tiny: &Tiny) -> Option<Stages> {
-    match pipeline::run(tiny.model()) {
+fn stages(tiny: &Tiny, cache: Format) -> Option<Stages> {
+    match pipeline::run(tiny.model(), &Options { cache, ..Options::default() }) {
         Ok(stages) => Some(stages),
         Err(e) => {
             assert_eq!(tiny.name, "bert", "{e}");
@@ -80,45 +86,56 @@ fn the_reference_gives_what_transformers_gives() {
 #[test]
 fn interpreted_kernels_give_the_reference_s_outputs() {
     for tiny in tiny::all() {
-        let Some(stages) = stages(&tiny) else { continue };
-        let found = run(&interpreted(&stages), &tiny, 6, 6);
-        let error = error(&found, &reference(&tiny, &stages, 6));
+        let Some(stages) = stages(&tiny, Format::F32) else { continue };
+        let found = run(&interpreted(&stages), &tiny, 6, 7);
+        let error = error(&found, &reference(&tiny, &stages, 7));
         println!("{}: {error:.2e}", tiny.name);
-        assert!(error < F16_CACHE, "{}: relative error {error}", tiny.name);
+        assert!(error < PLAIN, "{}: relative error {error}", tiny.name);
     }
 }
 
 #[test]
 fn compiled_kernels_give_the_reference_s_outputs() {
-    for tiny in tiny::all() {
-        let Some(stages) = stages(&tiny) else { continue };
-        let engine = compiled(&stages);
-        let count = tiny.tokens("tokens").len();
-        let want = reference(&tiny, &stages, count);
-        for prompt in [count, 5, 1] {
-            if engine.check_generates().is_err() && prompt < count {
-                continue;
+    for (cache, tolerance) in [(Format::F32, PLAIN), (Format::F16, F16_CACHE)] {
+        for tiny in tiny::all() {
+            let Some(stages) = stages(&tiny, cache) else { continue };
+            let engine = compiled(&stages);
+            let count = tiny.tokens("tokens").len();
+            let want = reference(&tiny, &stages, count);
+            for prompt in [count, 5, 1] {
+                let error = error(&run(&engine, &tiny, prompt, count), &want);
+                println!("{} after {prompt} with caches in {cache}: {error:.2e}", tiny.name);
+                assert!(error < tolerance, "{} after {prompt} of {count}, {cache}: relative error {error}", tiny.name);
             }
-            let error = error(&run(&engine, &tiny, prompt, count), &want);
-            println!("{} after {prompt}: {error:.2e}", tiny.name);
-            assert!(error < F16_CACHE, "{} after {prompt} of {count}: relative error {error}", tiny.name);
         }
     }
 }
 
-/// Plain weights are decoded exactly. Beside quantised ones activations are rounded to 8 bits a block.
-const FORMATS: [(Format, f64); 4] =
-    [(Format::F16, F16_CACHE), (Format::BF16, F16_CACHE), (Format::Q8_0, 5e-2), (Format::Q4_1, 5e-2)];
-
 #[test]
-fn weights_of_every_kind_of_format_give_the_reference_s_outputs() {
-    for (format, tolerance) in FORMATS {
+fn plain_weights_of_every_format_are_decoded_exactly() {
+    for format in [Format::F16, Format::BF16] {
         for tiny in tiny::all().into_iter().map(|t| t.stored_in(format)) {
-            let Some(stages) = stages(&tiny) else { continue };
+            let Some(stages) = stages(&tiny, Format::F32) else { continue };
             let count = tiny.tokens("tokens").len();
             let error = error(&run(&compiled(&stages), &tiny, count, count), &reference(&tiny, &stages, count));
             println!("{} in {format}: {error:.2e}", tiny.name);
-            assert!(error < tolerance, "{} in {format}: relative error {error}", tiny.name);
+            assert!(error < PLAIN, "{} in {format}: relative error {error}", tiny.name);
+        }
+    }
+}
+
+/// Beside quantised weights activations are rounded to 8 bits a block, by the interpreter as by compiled kernels. That
+/// moves what a search finds, so the interpreter is what compiled kernels are compared with.
+#[test]
+fn quantised_weights_give_what_interpreted_kernels_give() {
+    for format in [Format::Q8_0, Format::Q4_1] {
+        for tiny in tiny::all().into_iter().map(|t| t.stored_in(format)) {
+            let Some(stages) = stages(&tiny, Format::F32) else { continue };
+            let want = run(&interpreted(&stages), &tiny, 5, 5);
+            let error = error(&run(&compiled(&stages), &tiny, 5, 5), &want);
+            let rounding = tiny::error(&want, &reference(&tiny, &stages, 5));
+            println!("{} in {format}: {error:.2e}, and {rounding:.2e} of the reference", tiny.name);
+            assert!(error < QUANTISED, "{} in {format}: relative error {error}", tiny.name);
         }
     }
 }

@@ -24,9 +24,9 @@ use crate::alpha;
 use crate::causality::{self, Leak, Sight};
 use crate::normal::{TermId, Terms};
 use crate::stream::Stream;
-use llmc_artifact::{Format, Type};
+use llmc_artifact::{Format, SeqId, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the compiler knows of a weight slot: the same for every step of the block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,8 +191,8 @@ pub struct Fused {
     pub groups: Vec<Group>,
     /// Why something was not fused.
     pub notes: Vec<String>,
-    /// Whether tokens may be appended.
-    pub appendable: Result<(), Leak>,
+    /// Sequences to which no token may be appended, and why.
+    pub leaks: BTreeMap<SeqId, Leak>,
 }
 
 /// Forms the kernels of a block whose results are `roots`, in order.
@@ -202,11 +202,11 @@ pub struct Fused {
 pub fn fuse(terms: &Terms, roots: &[(String, TermId)], facts: Facts) -> Result<Fused, Unsupported> {
     let (names, ids): (Vec<_>, Vec<_>) = roots.iter().cloned().unzip();
     let (terms, ids) = alpha::canonical(terms, &ids);
-    let appendable = causality::appendable(&terms, &ids);
+    let leaks = causality::leaks(&terms, &ids);
     let roots: Vec<_> = names.into_iter().zip(ids).collect();
     let (terms, values, mut notes) = value::form(terms, &roots, &facts)?;
     let groups = merge::merge(&terms, &values, &facts, &mut notes);
-    Ok(Fused { terms, facts, values, groups, notes, appendable })
+    Ok(Fused { terms, facts, values, groups, notes, leaks })
 }
 
 /// The axis of a block's rows among a value's axes: the tokens of its sequence.

@@ -19,7 +19,7 @@ pub fn fused_text(fused: &Fused) -> String {
     for note in &fused.notes {
         let _ = writeln!(out, "# {note}");
     }
-    if let Err(leak) = &fused.appendable {
+    for leak in fused.leaks.values() {
         let _ = writeln!(out, "# no token can be appended: {}", leak.sentence);
     }
     out
