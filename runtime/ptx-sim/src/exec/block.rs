@@ -1,0 +1,157 @@
+//! A block: its warps take turns, and meet at barriers.
+
+use super::Machine;
+use super::shadow::{Cell, WARPS};
+use super::warp::{Arrival, State, Warp};
+use crate::fault::{Fault, FaultKind, Problem};
+use crate::program::{LANES, Op, Vote};
+
+/// A barrier at which some warps are.
+#[derive(Clone, Debug, Default)]
+struct Meeting {
+    /// Warps that arrived, those that wait among them.
+    arrived: Vec<u32>,
+    known: [u32; WARPS],
+    /// Threads, and those of a reduction's predicate.
+    votes: (u32, u32),
+    expected: Option<u32>,
+}
+
+/// The next number of a sequence that looks random.
+pub fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+impl Machine<'_> {
+    /// Runs one block to its end.
+    pub fn run_block(&mut self, warps: &mut Vec<Warp>) -> Result<(), Box<Fault>> {
+        self.counters.blocks += 1;
+        let threads: u32 = self.launch.block.iter().product();
+        let count = threads.div_ceil(LANES as u32);
+        self.local.clear();
+        self.local.resize(self.kernel.local as usize * threads as usize, 0);
+        self.global_shadow.start_block();
+        warps.clear();
+        warps.extend((0..count).map(|w| Warp::new(self, w)));
+        let seed = self.launch.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut random = (seed ^ (self.counters.blocks << 20)) | 1;
+        let mut meetings: Vec<Meeting> = vec![Meeting::default(); 17];
+        let mut turn = 0usize;
+        loop {
+            let ready = |w: &Warp| w.state == State::Ready;
+            let n = warps.iter().filter(|w| ready(w)).count();
+            if n == 0 {
+                break;
+            }
+            let (choice, turns) = match self.launch.seed {
+                0 => (0, u64::MAX),
+                _ => (next_random(&mut random) as usize % n, 1 + next_random(&mut random) % 48),
+            };
+            turn = warps.iter().enumerate().filter(|(_, w)| ready(w)).nth(choice).map_or(turn, |(i, _)| i);
+            self.take_turn(warps, turn, turns, &mut random, &mut meetings)?;
+        }
+        self.clock = warps.iter().map(|w| w.order.own).max().unwrap_or(0) + 1;
+        if self.clock > u32::MAX / 2 {
+            self.forget();
+        }
+        match warps.iter().find_map(|w| if let State::Waiting(a) = w.state { Some((w, a)) } else { None }) {
+            Some((warp, arrival)) => Err(self.stuck(warps, warp, arrival)),
+            None => Ok(()),
+        }
+    }
+
+    /// Time starts again, before it runs out.
+    fn forget(&mut self) {
+        self.clock = 1;
+        self.global_shadow = Default::default();
+        self.shared_shadow.fill(Cell::default());
+    }
+
+    fn take_turn(
+        &mut self,
+        warps: &mut [Warp],
+        turn: usize,
+        turns: u64,
+        random: &mut u64,
+        meetings: &mut [Meeting],
+    ) -> Result<(), Box<Fault>> {
+        let count = warps.len() as u32;
+        let warp = &mut warps[turn];
+        if let Err(problem) = self.run_warp(warp, turns, random) {
+            return Err(self.fault(warp.index, warp.pc, warp.mask.trailing_zeros() % 32, *problem));
+        }
+        let State::Waiting(arrival) = warp.state else { return Ok(()) };
+        let meeting = &mut meetings[arrival.id as usize];
+        if let Err(problem) = join(meeting, warp, arrival, count) {
+            return Err(self.fault(warp.index, warp.pc, 0, *problem));
+        }
+        if meeting.arrived.len() as u32 == meeting.expected.unwrap_or(count) {
+            self.counters.barriers += 1;
+            let done = std::mem::take(meeting);
+            self.release(warps, arrival.id, &done);
+        }
+        Ok(())
+    }
+
+    fn release(&self, warps: &mut [Warp], id: u32, meeting: &Meeting) {
+        for w in &meeting.arrived {
+            let warp = &mut warps[*w as usize];
+            let State::Waiting(arrival) = warp.state else { continue };
+            if arrival.id != id || !arrival.wait {
+                continue;
+            }
+            warp.state = State::Ready;
+            warp.order.learn(&meeting.known);
+            if let Op::Barrier(barrier) = &self.kernel.code[arrival.pc as usize].op
+                && let Some((vote, _, to)) = barrier.reduce
+            {
+                let (all, yes) = meeting.votes;
+                let answer = match vote {
+                    Vote::All => (yes == all) as u64,
+                    Vote::Any => (yes > 0) as u64,
+                    Vote::Ballot | Vote::Uniform => yes as u64,
+                };
+                warp.mask = warp.all;
+                warp.put(to, &[answer; LANES]);
+            }
+        }
+    }
+
+    /// Nobody can go on.
+    fn stuck(&self, warps: &[Warp], warp: &Warp, arrival: Arrival) -> Box<Fault> {
+        let ended = warps.iter().filter(|w| w.state == State::Done).count();
+        let problem = match arrival.warps {
+            None if ended > 0 => {
+                let first = warps.iter().find(|w| w.state == State::Done).map_or(0, |w| w.index * LANES as u32);
+                let message = format!("a barrier of the whole block, and thread {first} ended without it");
+                *Problem::new(FaultKind::Divergence, message)
+            }
+            _ => *Problem::new(FaultKind::Deadlock, format!("barrier {} waits for threads that wait", arrival.id)),
+        };
+        self.fault(warp.index, arrival.pc, 0, problem)
+    }
+}
+
+fn join(meeting: &mut Meeting, warp: &mut Warp, arrival: Arrival, block: u32) -> Result<(), Box<Problem>> {
+    let refuse = |message: String| Err(Problem::new(FaultKind::Operand, message));
+    let expected = arrival.warps.unwrap_or(block);
+    if !meeting.arrived.is_empty() && meeting.expected != Some(expected) {
+        return refuse(format!("barrier {} for {expected} warps, for others it has another number", arrival.id));
+    }
+    if meeting.arrived.contains(&warp.index) {
+        return refuse(format!("the warp comes to barrier {} twice before the others came", arrival.id));
+    }
+    meeting.expected = Some(expected);
+    meeting.arrived.push(warp.index);
+    let known = warp.order.publish();
+    meeting.known.iter_mut().zip(known).for_each(|(a, b)| *a = (*a).max(b));
+    meeting.votes.0 += arrival.votes.0;
+    meeting.votes.1 += arrival.votes.1;
+    if !arrival.wait {
+        warp.state = State::Ready;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Who touched a byte last, and which accesses a barrier puts in order.
+//!
+//! Order is kept by vector clocks of warps: a record of time `c` by warp `w` comes before everything that a warp does
+//! which has seen more than `c` of `w` (FastTrack, Flanagan and Freund, 2009, with warps for threads). Lanes of one warp are
+//! in order only after the warp has met: lockstep is no promise.
+
+use crate::fault::{FaultKind, Problem};
+use crate::program::LANES;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Warps of a block.
+pub const WARPS: usize = 32;
+/// Bytes of a page of records of global memory.
+const PAGE: u64 = 512;
+/// Pages that are kept from block to block.
+const PAGES_KEPT: usize = 1 << 13;
+
+/// An access: time, thread, instruction, and whether it is ordered by itself. Zero is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record(u64);
+
+impl Record {
+    pub fn new(time: u32, thread: u32, pc: u32, strong: bool) -> Record {
+        Record((time as u64) << 32 | (thread as u64 & 0x3ff) << 22 | (pc as u64 & 0x1f_ffff) << 1 | strong as u64)
+    }
+
+    pub fn time(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn thread(self) -> u32 {
+        (self.0 >> 22) as u32 & 0x3ff
+    }
+
+    fn pc(self) -> u32 {
+        (self.0 >> 1) as u32 & 0x1f_ffff
+    }
+
+    fn strong(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// Instruction and thread.
+    pub fn origin(self) -> (u32, u32) {
+        (self.pc(), self.thread())
+    }
+}
+
+/// The last write of a byte and two reads by different threads that nothing ordered yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cell {
+    pub writer: Record,
+    readers: [Record; 2],
+    /// The copy that is on its way here.
+    pub copy: Record,
+}
+
+/// What a warp knows of the others' time.
+#[derive(Clone, Debug)]
+pub struct Order {
+    warp: u32,
+    /// Its own time, which grows whenever it meets others.
+    pub own: u32,
+    /// Accesses of each warp before this time are in order with this warp; its own entry is about its other lanes.
+    pub seen: [u32; WARPS],
+    /// The same between pairs of lanes that met without the rest of the warp.
+    pairs: Option<Box<[[u32; LANES]; LANES]>>,
+}
+
+impl Order {
+    pub fn new(warp: u32, start: u32) -> Order {
+        Order { warp, own: start, seen: [start; WARPS], pairs: None }
+    }
+
+    /// Lanes of the warp meet.
+    pub fn meet(&mut self, members: u32, all: u32) {
+        self.own += 1;
+        if members & all == all {
+            self.seen[self.warp as usize] = self.own;
+            return;
+        }
+        let pairs = self.pairs.get_or_insert_with(|| Box::new([[0; LANES]; LANES]));
+        let inside = |i: &usize| members >> i & 1 == 1;
+        for i in (0..LANES).filter(inside) {
+            (0..LANES).filter(inside).for_each(|j| pairs[i][j] = self.own);
+        }
+    }
+
+    /// What others learn from this warp now.
+    pub fn publish(&mut self) -> [u32; WARPS] {
+        self.own += 1;
+        let mut known = self.seen;
+        known[self.warp as usize] = self.own;
+        known
+    }
+
+    /// Learns what others published.
+    pub fn learn(&mut self, known: &[u32; WARPS]) {
+        self.seen.iter_mut().zip(known).for_each(|(mine, theirs)| *mine = (*mine).max(*theirs));
+    }
+
+    fn before(&self, record: Record, lane: u32) -> bool {
+        let warp = record.thread() / LANES as u32;
+        if record.time() < self.seen[warp as usize % WARPS] {
+            return true;
+        }
+        if warp != self.warp {
+            return false;
+        }
+        let other = record.thread() as usize % LANES;
+        other == lane as usize || self.pairs.as_ref().is_some_and(|p| record.time() < p[lane as usize][other])
+    }
+}
+
+/// Who accesses.
+pub struct Who<'a> {
+    pub order: &'a Order,
+    pub lane: u32,
+    pub pc: u32,
+    pub strong: bool,
+}
+
+impl Who<'_> {
+    pub fn record(&self) -> Record {
+        Record::new(self.order.own, self.order.warp * LANES as u32 + self.lane, self.pc, self.strong)
+    }
+
+    fn conflicts(&self, record: Record) -> bool {
+        !(self.order.before(record, self.lane) || (self.strong && record.strong()))
+    }
+
+    fn race(&self, what: &str, record: Record) -> Box<Problem> {
+        let mut problem = Problem::new(FaultKind::Race, format!("{what}, and no barrier stands between"));
+        problem.lane = Some(self.lane);
+        problem.other = Some(record.origin());
+        problem
+    }
+}
+
+impl Cell {
+    /// Notes a read.
+    #[inline]
+    pub fn read(&mut self, who: &Who) -> Result<(), Box<Problem>> {
+        if who.conflicts(self.writer) {
+            return Err(who.race("reads what another thread writes", self.writer));
+        }
+        let mine = who.record();
+        let free = |r: Record| who.order.before(r, who.lane);
+        if free(self.readers[0]) {
+            self.readers[0] = mine;
+        } else if free(self.readers[1]) {
+            self.readers[1] = mine;
+        }
+        Ok(())
+    }
+
+    /// Notes a write; `same` when it leaves the byte as it is, which another thread's equal write does not spoil.
+    #[inline]
+    pub fn write(&mut self, who: &Who, same: bool) -> Result<(), Box<Problem>> {
+        self.check_write(who, same)?;
+        self.writer = who.record();
+        Ok(())
+    }
+
+    /// Whether a write now would race.
+    pub fn check_write(&self, who: &Who, same: bool) -> Result<(), Box<Problem>> {
+        if !same && who.conflicts(self.writer) {
+            return Err(who.race("writes where another thread writes", self.writer));
+        }
+        match self.readers.iter().find(|r| !same && who.conflicts(**r)) {
+            Some(reader) => Err(who.race("writes what another thread reads", *reader)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Records of global memory, page by page as it is touched.
+#[derive(Default)]
+pub struct Shadow {
+    index: HashMap<u64, u32, BuildHasherDefault<PageHasher>>,
+    pages: Vec<Box<[Cell; PAGE as usize]>>,
+    last: (u64, u32),
+}
+
+/// Page numbers are spread well enough by one multiplication.
+#[derive(Default)]
+struct PageHasher(u64);
+
+impl Hasher for PageHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(*b as u64));
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+impl Shadow {
+    /// Applies `visit` to the record of each byte, with its number.
+    pub fn visit(
+        &mut self,
+        address: u64,
+        bytes: usize,
+        mut visit: impl FnMut(usize, &mut Cell) -> Result<(), Box<Problem>>,
+    ) -> Result<(), Box<Problem>> {
+        let mut done = 0;
+        while done < bytes {
+            let at = address + done as u64;
+            let inside = (at % PAGE) as usize;
+            let here = (PAGE as usize - inside).min(bytes - done);
+            let page = self.page(at / PAGE);
+            for (i, cell) in self.pages[page][inside..inside + here].iter_mut().enumerate() {
+                visit(done + i, cell)?;
+            }
+            done += here;
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, number: u64) -> usize {
+        if self.last.0 == number + 1 {
+            return self.last.1 as usize;
+        }
+        let pages = &mut self.pages;
+        let found = *self.index.entry(number).or_insert_with(|| {
+            pages.push(Box::new([Cell::default(); PAGE as usize]));
+            pages.len() as u32 - 1
+        });
+        self.last = (number + 1, found);
+        found as usize
+    }
+
+    /// A new block: what older ones did does not matter to it.
+    pub fn start_block(&mut self) {
+        if self.pages.len() > PAGES_KEPT {
+            *self = Shadow::default();
+        }
+    }
+}
