@@ -145,7 +145,7 @@ fn every_kernel_of_the_models_is_well_formed() {
             for kernel in kernels {
                 let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{name}: {e}"));
                 if let Body::Stream(s) = &spec.body {
-                    assert!(s.states.iter().all(|s| s.repair.is_none() || s.op == llmc_artifact::ReduceOp::Sum));
+                    assert!(s.states.iter().all(|s| s.repair.scale.is_none() || s.op == llmc_artifact::ReduceOp::Sum));
                 }
             }
         }

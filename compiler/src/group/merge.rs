@@ -1,8 +1,8 @@
 //! Values with one loop share a kernel, unless that would make a cycle or cost more.
 
 use super::cost::seconds;
-use super::{Facts, Group, Input, Value, Work};
-use crate::normal::{TermId, Terms};
+use super::{Facts, Fold, Group, Input, Value, Work};
+use crate::normal::{Term, TermId, Terms};
 use llmc_frontend::graph::{Axes, AxisId};
 use std::collections::BTreeSet;
 
@@ -93,11 +93,11 @@ impl Merge<'_> {
         self.of[n as usize] = chosen.unwrap_or(self.members.len() - 1);
     }
 
-    /// Streams are joined only where they have a reduction in common.
+    /// Streams are joined only where they have a reduction in common, or read the same at every step.
     fn shares(&self, g: usize, n: u32) -> bool {
         let sources = |n: u32| -> BTreeSet<TermId> {
             match &self.values[n as usize].work {
-                Work::Stream(f) => f.stream.states.iter().map(|s| s.source).collect(),
+                Work::Stream(f) => f.stream.states.iter().map(|s| s.source).chain(self.steps(f)).collect(),
                 Work::Map | Work::Contract(_) | Work::TopK => BTreeSet::new(),
             }
         };
@@ -105,6 +105,27 @@ impl Merge<'_> {
             Work::Map | Work::Contract(_) | Work::TopK => true,
             Work::Stream(_) => self.members[g].iter().any(|m| !sources(*m).is_disjoint(&sources(n))),
         }
+    }
+
+    /// What a loop reads at each of its steps.
+    fn steps(&self, fold: &Fold) -> BTreeSet<TermId> {
+        let over: Axes = fold.stream.over.iter().copied().collect();
+        let bodies: Vec<_> = fold.stream.states.iter().map(|s| s.body).collect();
+        let leaf = |x: &TermId| match self.terms.term(*x) {
+            Term::Index(..) | Term::Read(..) => !self.terms.free(*x).intersect(&over).is_empty(),
+            Term::Const(_)
+            | Term::Iota(_)
+            | Term::Length(_)
+            | Term::Param(_)
+            | Term::Weight(_)
+            | Term::Stored(_)
+            | Term::Sum(..)
+            | Term::Plus(_)
+            | Term::Reduce(..)
+            | Term::Map(..)
+            | Term::TopK(..) => false,
+        };
+        crate::causality::reachable(self.terms, &bodies).into_iter().filter(leaf).collect()
     }
 
     /// Whether something that `n` loads is computed in group `g` or after it.

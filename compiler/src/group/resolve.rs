@@ -26,9 +26,23 @@ impl Former<'_> {
             return Ok(*done);
         }
         let whole = self.is_foreign(id, keep) && self.fits(id) && self.worth_storing(id);
-        let new = if whole { self.load(id)? } else { self.rebuild(id, keep, memo)? };
+        let new = if whole && !self.is_contracted_here(id) { self.load(id)? } else { self.rebuild(id, keep, memo)? };
         memo.insert(id, new);
         Ok(new)
+    }
+
+    /// Whether a term holds a product that is contracted in the loop at hand.
+    fn is_contracted_here(&mut self, id: TermId) -> bool {
+        if self.contracted.is_empty() {
+            return false;
+        }
+        let parts = crate::causality::reachable(&self.terms, &[id]);
+        parts.into_iter().any(|x| {
+            alpha::reduction(&self.terms, x).is_some() && {
+                let (base, _) = self.unbound(x);
+                self.contracted.contains(&base)
+            }
+        })
     }
 
     fn all(&mut self, xs: &[TermId], keep: &[TermId], memo: &mut Memo) -> Result<Vec<TermId>, Unsupported> {
@@ -102,7 +116,8 @@ impl Former<'_> {
             }
             out.push(self.load(meaning)?);
         }
-        if rest.len() > 1 && rest.iter().any(|x| self.reduces(*x)) {
+        if rest.len() > 1 && rest.iter().any(|x| self.reduces(*x)) && !rest.iter().any(|x| self.is_contracted_here(*x))
+        {
             let together = join(&mut self.terms, rest.clone());
             if self.fits(together) && self.worth_storing(together) {
                 out.push(self.load(together)?);

@@ -5,6 +5,7 @@ use super::{Contraction, Fold, Form, Fused, Input, Value, Work};
 use crate::alpha;
 use crate::normal::text::expression;
 use crate::normal::{Term, TermId, Terms};
+use crate::stream::{Moved, Repair};
 use llmc_frontend::graph::{Axes, AxisId};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -107,7 +108,7 @@ impl Text<'_> {
         let over = self.axes(&f.stream.over.iter().copied().collect());
         for s in &f.stream.states {
             let body = self.shown(s.body);
-            let repair: Vec<_> = s.repair.iter().map(|m| (m.op, self.shown(m.by))).collect();
+            let repair = self.repair(&s.repair);
             let Some(name) = self.take(s.source, "state") else { continue };
             let axes = self.axes(self.terms.free(s.source));
             let init = match s.init {
@@ -117,10 +118,24 @@ impl Text<'_> {
                 llmc_artifact::Value::Bool(b) => b.to_string(),
             };
             self.line(&format!("  let {name}{axes} = {}{over}({body})  # from {init}", s.op.keyword()));
-            for (op, by) in repair {
-                self.line(&format!("    # repaired by {op}(new - old) of {by}", op = op.keyword()));
+            for how in repair {
+                self.line(&format!("    # repaired by {how}"));
             }
         }
+    }
+
+    fn repair(&mut self, repair: &Repair) -> Vec<String> {
+        let anew =
+            repair.anew.iter().map(|y| format!("beginning anew when {} moves", self.shown(*y))).collect::<Vec<_>>();
+        let mut shifts = Vec::new();
+        for s in &repair.shifts {
+            let by: Vec<_> = s.by.iter().map(|y| format!("(new - old of {})", self.shown(*y))).collect();
+            let factor = if s.factor == 1.0 { String::new() } else { format!("{} * ", s.factor) };
+            shifts.push(format!("adding {factor}{} * {}", by.join(" * "), self.shown(s.of)));
+        }
+        let mut scale = |m: &Moved| format!("{}(new - old) of {}", m.op.keyword(), self.shown(m.by));
+        let scales = repair.scales.iter().map(&mut scale).collect();
+        [anew, shifts, scales].concat()
     }
 
     /// Gives a reduction of the loop a name; `None` where it has one.

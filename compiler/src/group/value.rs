@@ -6,7 +6,7 @@ use super::{
 use crate::alpha;
 use crate::causality::{self, Sight};
 use crate::normal::{Term, TermId, Terms};
-use crate::stream::{self, Stream};
+use crate::stream::{self, State, Stream};
 use llmc_artifact::{Format, ScalarOp, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 use std::collections::{BTreeSet, HashMap};
@@ -30,8 +30,11 @@ pub(super) fn form(
         reducing: HashMap::new(),
         notes: Vec::new(),
         loads: Vec::new(),
+        users: HashMap::new(),
+        contracted: BTreeSet::new(),
         planning: Vec::new(),
     };
+    former.users_of_products(&roots.iter().map(|(_, r)| *r).collect::<Vec<_>>());
     for (n, (name, root)) in roots.iter().enumerate() {
         former.terms.set_name(*root, name);
         former.views_absent(*root)?;
@@ -57,6 +60,10 @@ pub(super) struct Former<'a> {
     notes: Vec<String>,
     /// Loads of the values being planned, innermost last.
     loads: Vec<BTreeSet<u32>>,
+    /// For a weight product, every reduction in whose loop it is used; none where it is used elsewhere as well.
+    pub(super) users: HashMap<TermId, Option<BTreeSet<TermId>>>,
+    /// Products that are contracted at every step of the loop whose bodies are being resolved.
+    pub(super) contracted: BTreeSet<TermId>,
     /// The values being planned: none of them can load itself.
     pub(super) planning: Vec<TermId>,
 }
@@ -189,10 +196,31 @@ impl Former<'_> {
         let mut folds = deepest;
         folds.retain(|r| self.candidate(*r).is_none() && stream::behind(&self.terms, *r).is_some());
         match folds.first() {
-            Some(first) => self.plan_stream(term, *first, &folds),
+            Some(first) => {
+                let joined = self.of_the_same_steps(*first, &frontier);
+                self.plan_stream(term, *first, &[folds.as_slice(), &joined].concat())
+            }
             // Products whose axes are not the value's, and searches: each is stored, and the value is made of them.
             None => Ok((Work::Map, self.resolve(term, &[])?)),
         }
+    }
+
+    /// Other reductions of a formula that can be taken in the loop of `first`, as they read some of the same.
+    fn of_the_same_steps(&mut self, first: TermId, frontier: &[TermId]) -> Vec<TermId> {
+        let leaves = |s: &Self, r: TermId| -> BTreeSet<TermId> {
+            let leaf = |x: &TermId| matches!(s.terms.term(*x), Term::Param(_) | Term::Weight(_) | Term::Stored(_));
+            causality::reachable(&s.terms, &[r]).into_iter().filter(leaf).collect()
+        };
+        let read = leaves(self, first);
+        let mut found = Vec::new();
+        for r in frontier {
+            let fold = stream::behind(&self.terms, *r).is_some() && self.candidate(*r).is_none();
+            let like = self.terms.free(*r) == self.terms.free(first);
+            if fold && like && self.depth(*r) < self.depth(first) && !leaves(self, *r).is_disjoint(&read) {
+                found.push(*r);
+            }
+        }
+        found
     }
 
     fn plan_contract(
@@ -258,8 +286,11 @@ impl Former<'_> {
 
     fn plan_stream(&mut self, term: TermId, first: TermId, folds: &[TermId]) -> Result<(Work, TermId), Unsupported> {
         let bound = self.bound(first);
-        let targets: Vec<_> =
-            folds.iter().copied().filter(|r| stream::same_loop(&self.terms, &self.bound(*r), &bound)).collect();
+        let targets: Vec<_> = folds
+            .iter()
+            .copied()
+            .filter(|r| stream::same_loop(&self.terms, self.bound(*r).as_slice(), bound.as_slice()))
+            .collect();
         let mut stream = stream::derive(&mut self.terms, &targets);
         for refused in &stream.refused {
             let (earlier, reader) = (self.shown(refused.earlier), self.shown(refused.reader));
@@ -267,15 +298,20 @@ impl Former<'_> {
         }
         let keep: Vec<_> = stream.states.iter().map(|s| s.source).collect();
         let sight = self.sight(&stream)?;
+        let folded = stream.states.iter().filter_map(|s| stream::behind(&self.terms, s.source)).collect();
+        self.contracted = self.products_of(&folded);
         for at in 0..stream.states.len() {
             stream.states[at].body = self.resolve(stream.states[at].body, &keep)?;
-            for r in 0..stream.states[at].repair.len() {
-                stream.states[at].repair[r].by = self.resolve(stream.states[at].repair[r].by, &keep)?;
+            let mut repair = stream.states[at].repair.clone();
+            for by in repair.moving_mut() {
+                *by = self.resolve(*by, &keep)?;
             }
+            stream.states[at].repair = repair;
         }
+        self.contracted.clear();
         let over: Axes = stream.over.iter().copied().collect();
         let dots = self.dots(&stream, &keep);
-        let parallel = self.parallel(&stream, &dots, &over)?;
+        let parallel = self.parallel(&targets, &stream, &dots, &over)?;
         // A finish has the loop's own point: a result read elsewhere is stored first.
         if !parallel.is_subset(self.terms.free(term)) || self.is_indexed(term, &keep) {
             return Ok((Work::Map, self.resolve(term, &[])?));
@@ -364,10 +400,13 @@ impl Former<'_> {
     }
 
     /// Axes that every state and every dot has: one fold for each point of them.
-    fn parallel(&self, stream: &Stream, dots: &[TermId], over: &Axes) -> Result<Axes, Unsupported> {
-        let states = stream.states.iter().map(|s| self.terms.free(s.source).clone());
+    fn parallel(&self, targets: &[TermId], stream: &Stream, dots: &[TermId], over: &Axes) -> Result<Axes, Unsupported> {
+        // Sums that only a repair multiplies may have fewer: they are taken for each point all the same.
+        let text: BTreeSet<_> = causality::reachable(&self.terms, targets).into_iter().collect();
+        let of_text = |s: &&State| text.contains(&s.source);
+        let states = stream.states.iter().filter(of_text).map(|s| self.terms.free(s.source).clone());
         let inner = dots.iter().map(|d| self.terms.free(*d).minus(over));
-        let parallel = states.chain(inner).reduce(|a, b| a.intersect(&b)).expect("group: a stream has a state");
+        let parallel = states.chain(inner).reduce(|a, b| a.intersect(&b)).unwrap_or(Axes::none());
         if let Some(dot) = dots.iter().find(|d| !self.terms.free(**d).minus(over).is_subset(&parallel)) {
             return Err(Unsupported(format!(
                 "{} is contracted inside a loop that runs for fewer axes than it has",
@@ -412,6 +451,44 @@ impl Former<'_> {
         let found = self.weight_product(r);
         self.candidates.insert(r, found.clone());
         found
+    }
+
+    /// Notes who uses each product of a plain weight.
+    fn users_of_products(&mut self, roots: &[TermId]) {
+        let all = causality::reachable(&self.terms, roots);
+        let mut loops: Vec<(TermId, Axes, BTreeSet<TermId>)> = Vec::new();
+        for r in &all {
+            let Some((_, bound)) = alpha::reduction(&self.terms, *r) else { continue };
+            if bound.iter().all(|a| self.terms.axes.len_of(a).is_some()) && !self.terms.info(*r).weight_only {
+                let inside = causality::reachable(&self.terms, &self.terms.operands(*r)).into_iter().collect();
+                loops.push((*r, bound, inside));
+            }
+        }
+        for p in all {
+            let plain = |c: Candidate| (!c.format.is_quantised()).then_some(c.term);
+            let Some((_, names)) = alpha::reduction(&self.terms, p).map(|_| self.unbound(p)) else { continue };
+            let (base, _) = self.unbound(p);
+            let Some(base) = self.candidate(base).and_then(plain) else { continue };
+            let looped = |(r, bound, inside): &(TermId, Axes, BTreeSet<TermId>)| {
+                (names.iter().any(|(_, here)| bound.contains(*here)) && inside.contains(&p)).then_some(*r)
+            };
+            let here: BTreeSet<_> = loops.iter().filter_map(looped).collect();
+            let folds = !here.is_empty() && here.iter().all(|r| self.candidate(*r).is_none());
+            let entry = self.users.entry(base).or_insert_with(|| Some(BTreeSet::new()));
+            match entry {
+                Some(users) if folds => users.extend(here),
+                Some(_) | None => *entry = None,
+            }
+        }
+    }
+
+    /// Products that these reductions use and nobody else: contracted in their loop at every step, the tensor of all of
+    /// them is never stored.
+    fn products_of(&self, folded: &BTreeSet<TermId>) -> BTreeSet<TermId> {
+        let here = |users: &BTreeSet<TermId>| users.is_subset(folded);
+        let own =
+            self.users.iter().filter(|(p, users)| users.as_ref().is_some_and(here) && !self.number.contains_key(*p));
+        own.map(|(p, _)| *p).collect()
     }
 
     fn weight_product(&mut self, r: TermId) -> Option<Candidate> {
@@ -579,7 +656,7 @@ fn plain_loads(terms: &Terms, value: &Value) -> BTreeSet<u32> {
         Work::Stream(f) => {
             for s in &f.stream.states {
                 roots.push(s.body);
-                roots.extend(s.repair.iter().map(|m| m.by));
+                roots.extend(s.repair.moving());
             }
         }
     }

@@ -330,8 +330,14 @@ impl Run<'_> {
                             }
                         };
                         let mut value = states[i][&key(&st.axes, &p)];
-                        if let Some(repair) = st.repair {
-                            value = Value::Real(value.real() * self.value(repair, &p, &read).real());
+                        if st.repair.keep.is_some_and(|k| self.value(k, &p, &read) == Value::Bool(false)) {
+                            value = st.init;
+                        }
+                        if let Some(shift) = st.repair.shift {
+                            value = Value::Real(value.real() + self.value(shift, &p, &read).real());
+                        }
+                        if let Some(scale) = st.repair.scale {
+                            value = Value::Real(value.real() * self.value(scale, &p, &read).real());
                         }
                         let body = self.value(st.body, &p, &read);
                         let value = st.op.combine().evaluate(&[value, body]);

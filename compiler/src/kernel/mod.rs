@@ -247,8 +247,27 @@ pub struct State {
     pub axes: Vec<AxisRef>,
     /// What is folded in at each step; may use dots and earlier states.
     pub body: ExprRef,
-    /// Factor by which the running value is multiplied when earlier states moved: `H(new) / H(old)` in closed form.
-    pub repair: Option<ExprRef>,
+    /// What becomes of the running value when earlier states moved.
+    pub repair: Repair,
+}
+
+/// How a running value follows earlier states, in this order: it is kept or begins anew, is added to, is multiplied.
+/// Expressions over earlier states, before and after the block.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Whether what was folded still counts: a truth value. Where it does not, the running value is the initial one.
+    pub keep: Option<ExprRef>,
+    /// A summand.
+    pub shift: Option<ExprRef>,
+    /// A factor: `H(new) / H(old)` in closed form.
+    pub scale: Option<ExprRef>,
+}
+
+impl Repair {
+    /// Its expressions.
+    pub fn exprs(&self) -> impl Iterator<Item = ExprRef> + '_ {
+        [self.keep, self.shift, self.scale].into_iter().flatten()
+    }
 }
 
 /// The stream family: one fold per point of the parallel axes.

@@ -217,10 +217,16 @@ impl Text<'_> {
                 for (i, state) in s.states.iter().enumerate() {
                     let name = text.names.result(ResultRef((s.dots.len() + i) as u16));
                     let name = format!("{name}{}", text.names.bracketed(&state.axes));
-                    let printer = text.shared(&[&[state.body], state.repair.as_slice()].concat());
+                    let printer =
+                        text.shared(&[state.body].into_iter().chain(state.repair.exprs()).collect::<Vec<_>>());
                     let init = expr::literal(state.init);
                     let body = printer.top(state.body);
-                    let repair = state.repair.map_or(String::new(), |r| format!(", repaired by {}", printer.top(r)));
+                    let how = |words: &str, e: Option<ExprRef>| {
+                        e.map_or(String::new(), |e| format!(", {words} {}", printer.top(e)))
+                    };
+                    let keep = how("kept while", state.repair.keep);
+                    let shift = how("repaired by adding", state.repair.shift);
+                    let repair = format!("{keep}{shift}{}", how("repaired by", state.repair.scale));
                     text.line(format!("{name} = {}({body}) from {init}{repair}", state.op.keyword()));
                 }
             });

@@ -316,6 +316,7 @@ impl Terms {
                     let all = [a.checked_mul(c)?, a.checked_mul(d)?, b.checked_mul(c)?, b.checked_mul(d)?];
                     Some((*all.iter().min()?, *all.iter().max()?))
                 }
+                ScalarOp::Neg => of(0, xs).and_then(|(a, b)| Some((b.checked_neg()?, a.checked_neg()?))),
                 ScalarOp::FloorDiv => match of(1, xs)? {
                     (c, d) if c == d && c > 0 => of(0, xs).map(|(a, b)| (a.div_euclid(c), b.div_euclid(c))),
                     _ => None,

@@ -3,7 +3,7 @@
 //! It shares nothing with the derivation. [`Meaning::of`] evaluates a term by its definition; [`Meaning::fold`] runs
 //! the states block by block, in order, with their repairs.
 
-use super::{Moved, Stream};
+use super::{State, Stream};
 use crate::normal::{Term, TermId, Terms};
 use llmc_artifact::{ScalarOp, Value};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
@@ -12,6 +12,9 @@ use std::collections::HashMap;
 
 /// A point: an index for each axis in scope.
 pub type Point = HashMap<AxisId, i64>;
+
+/// What earlier states are taken to be worth.
+pub type Known = HashMap<TermId, Value>;
 
 /// Which leaf is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +64,7 @@ impl<'a> Meaning<'a> {
     }
 
     /// A term's value at a point, where `known` terms have the given values.
-    pub fn of(&self, id: TermId, at: &Point, known: &HashMap<TermId, Value>) -> Value {
+    pub fn of(&self, id: TermId, at: &Point, known: &Known) -> Value {
         if !known.is_empty() {
             return known.get(&id).copied().unwrap_or_else(|| self.evaluate(id, at, known));
         }
@@ -74,7 +77,7 @@ impl<'a> Meaning<'a> {
         v
     }
 
-    fn evaluate(&self, id: TermId, at: &Point, known: &HashMap<TermId, Value>) -> Value {
+    fn evaluate(&self, id: TermId, at: &Point, known: &Known) -> Value {
         let each = |xs: &[TermId]| xs.iter().map(|x| self.of(*x, at, known)).collect::<Vec<_>>();
         match self.terms.term(id) {
             Term::Const(l) => (*l).into(),
@@ -118,17 +121,14 @@ impl<'a> Meaning<'a> {
 
     /// Runs a stream at one point of all axes its states have free, cutting the loop after each of `cuts` steps.
     /// Returns every source's value.
-    pub fn fold(&self, stream: &Stream, at: &Point, cuts: &[usize]) -> HashMap<TermId, Value> {
+    pub fn fold(&self, stream: &Stream, at: &Point, cuts: &[usize]) -> Known {
         let steps = self.points(&stream.over, at);
-        let mut running: HashMap<TermId, Value> = stream.states.iter().map(|s| (s.source, s.init)).collect();
+        let mut running: Known = stream.states.iter().map(|s| (s.source, s.init)).collect();
         let mut begin = 0;
         for end in cuts.iter().copied().chain([steps.len()]) {
             let old = running.clone();
             for state in &stream.states {
-                let mut value = old[&state.source];
-                for moved in &state.repair {
-                    value = ScalarOp::Mul.evaluate(&[value, self.ratio(moved, at, &old, &running)]);
-                }
+                let mut value = self.repaired(state, at, &old, &running);
                 // What refused reductions found comes from their own pass: their definition.
                 for step in &steps[begin..end] {
                     let new = self.of(state.body, step, &running);
@@ -141,9 +141,24 @@ impl<'a> Meaning<'a> {
         running
     }
 
-    fn ratio(&self, moved: &Moved, at: &Point, old: &HashMap<TermId, Value>, new: &HashMap<TermId, Value>) -> Value {
-        let by = self.of(moved.by, at, new).real() - self.of(moved.by, at, old).real();
-        moved.op.evaluate(&[Value::Real(by)])
+    /// A state's old value, brought up to what earlier states are now.
+    fn repaired(&self, state: &State, at: &Point, old: &Known, new: &Known) -> Value {
+        let distance = |y: TermId| self.of(y, at, new).real() - self.of(y, at, old).real();
+        if state.repair.anew.iter().any(|y| self.of(*y, at, new) != self.of(*y, at, old)) {
+            return state.init;
+        }
+        let mut value = old[&state.source];
+        for shift in &state.repair.shifts {
+            let of = old[&shift.of].real();
+            let by: f64 = shift.by.iter().map(|y| distance(*y)).product();
+            let moved = if of == 0.0 { 0.0 } else { shift.factor * of * by };
+            value = ScalarOp::Add.evaluate(&[value, Value::Real(moved)]);
+        }
+        for scale in &state.repair.scales {
+            let ratio = scale.op.evaluate(&[Value::Real(distance(scale.by))]);
+            value = ScalarOp::Mul.evaluate(&[value, ratio]);
+        }
+        value
     }
 }
 

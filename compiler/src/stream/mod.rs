@@ -3,22 +3,32 @@
 //! What enters are reductions over the same axes, some of whose bodies read others of them; what leaves is a
 //! [`Stream`]: a tuple of states, each with what is folded in and, where the body reads an earlier state, the factor
 //! that corrects the running value when that state moves. The list of states is the certificate: each names the
-//! reduction it computes, its body, its repair and the law; [`check`] evaluates it against the reductions' own
-//! meaning. A body that does not separate is refused with a reason and takes a pass of its own.
+//! reduction it computes, its body and its repair; [`verify`] holds it to the reductions' own meaning before it leaves.
+//! A body that does not separate is refused with a reason and takes a pass of its own.
+//!
+//! | an earlier result is read | the running value |
+//! |---|---|
+//! | in `H(x + y)`, H a ratio homomorphism | is multiplied by `H(new - old)` |
+//! | in factors `x + c * y` | is added the rest of Taylor's formula, whose sums of lower degree are states too |
+//! | as a running bound that decides what counts | is kept while the bound stays, and begins anew when it moves |
 
 pub mod check;
 mod ratio;
+mod restart;
 mod separate;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 
 pub use ratio::{RATIOS, Ratio};
-pub use separate::{Moved, factors, holds};
+use separate::factors;
+pub use separate::{Moved, holds};
 
 use crate::alpha;
 use crate::normal::{Term, TermId, Terms};
-use llmc_artifact::{ReduceOp, Type, Value};
+use llmc_artifact::{ReduceOp, ScalarOp, Type, Value};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
+use std::collections::HashMap;
 
 /// The largest magnitude at which a running bound starts, so that the difference of two bounds is never that of
 /// infinities. No f32 score lies between it and infinity but the largest one in eight.
@@ -35,10 +45,52 @@ pub struct State {
     pub init: Value,
     /// What is folded in at each step, over [`Stream::over`]; it holds earlier sources as subterms.
     pub body: TermId,
-    /// `H(new) / H(old)` for each of these: empty where nothing it depends on moves.
-    pub repair: Vec<Moved>,
+    /// What becomes of the running value when earlier states move.
+    pub repair: Repair,
     /// Whether the sum is at least 1 as soon as a step contributes: one of its terms is `H(0)`. It is 0 otherwise.
     pub reaches_one: bool,
+}
+
+/// How a running value follows the earlier states that its body reads. In this order: it begins anew, shifts are added,
+/// and it is scaled. Empty where nothing that it depends on moves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Repair {
+    /// Running bounds: when one moves, nothing that was folded counts any more.
+    pub anew: Vec<TermId>,
+    /// Terms of Taylor's formula.
+    pub shifts: Vec<Shift>,
+    /// `H(new) / H(old)` for each of these.
+    pub scales: Vec<Moved>,
+}
+
+/// `factor * (new - old of each y) * old of a state`; nothing where that state is 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shift {
+    /// A number.
+    pub factor: f64,
+    /// What moved, each as often as its distance is multiplied: terms free of the folded axes.
+    pub by: Vec<TermId>,
+    /// The source of the state, a sum of lower degree.
+    pub of: TermId,
+}
+
+impl Repair {
+    /// Whether the running value stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.anew.is_empty() && self.shifts.is_empty() && self.scales.is_empty()
+    }
+
+    /// Every term that is evaluated before and after a block.
+    pub fn moving(&self) -> impl Iterator<Item = TermId> + '_ {
+        let shifts = self.shifts.iter().flat_map(|s| s.by.iter().copied());
+        self.anew.iter().copied().chain(shifts).chain(self.scales.iter().map(|m| m.by))
+    }
+
+    /// The same, to be replaced.
+    pub fn moving_mut(&mut self) -> impl Iterator<Item = &mut TermId> + '_ {
+        let shifts = self.shifts.iter_mut().flat_map(|s| &mut s.by);
+        self.anew.iter_mut().chain(shifts).chain(self.scales.iter_mut().map(|m| &mut m.by))
+    }
 }
 
 /// Reductions over one loop.
@@ -70,7 +122,8 @@ impl Stream {
     }
 }
 
-/// Tuples the reductions `targets`, and the earlier ones of the same loop that their bodies read, over the axes of the first.
+/// Tuples the reductions `targets`, and the earlier ones of the same loop that their bodies read, over one loop's axes:
+/// the same for every stream over such a loop, so that streams can be joined.
 ///
 /// # Panics
 /// When a target is no reduction, or binds axes of other extents than the first.
@@ -79,7 +132,7 @@ pub fn derive(terms: &mut Terms, targets: &[TermId]) -> Stream {
     let mut refused: Vec<Refused> = Vec::new();
     // A refusal takes a reduction out of the tuple for everybody, so it is known before any state is made.
     loop {
-        let over = first.1.iter().collect();
+        let over = loop_axes(terms, &first.1);
         let mut pass = Derive { terms, stream: Stream { over, refused: refused.clone(), ..Stream::default() } };
         for target in targets {
             if !pass.banned(*target) {
@@ -88,10 +141,27 @@ pub fn derive(terms: &mut Terms, targets: &[TermId]) -> Stream {
         }
         let stream = pass.stream;
         if stream.refused.len() == refused.len() {
+            verify::verify(terms, &stream).unwrap_or_else(|fault| panic!("stream: {fault}"));
             return stream;
         }
         refused = stream.refused;
     }
+}
+
+/// The axes of a loop like this one, which no reduction binds.
+fn loop_axes(terms: &mut Terms, bound: &Axes) -> Vec<AxisId> {
+    let origins: Vec<_> = bound.iter().map(|a| alpha::origin(terms, a)).collect();
+    let distinct = origins.iter().enumerate().all(|(i, a)| !origins[..i].contains(a));
+    if !distinct {
+        return bound.iter().collect();
+    }
+    let viewed = |terms: &Terms, own: AxisId| {
+        let known = |(a, (_, level)): (&AxisId, &(AxisId, u32))| {
+            (*level == 0 && terms.axes[*a].extent == terms.axes[own].extent).then_some(*a)
+        };
+        if terms.is_seq(own) { terms.binders.iter().find_map(known) } else { None }
+    };
+    origins.into_iter().map(|own| viewed(terms, own).unwrap_or_else(|| terms.binder(own, 0))).collect()
 }
 
 /// The reduction behind a possible state: the term itself, or what it joins with a constant.
@@ -117,8 +187,8 @@ pub fn behind(terms: &Terms, id: TermId) -> Option<TermId> {
 }
 
 /// Whether axes can be one loop: the same extents in the same order.
-pub fn same_loop(terms: &Terms, a: &Axes, b: &Axes) -> bool {
-    let extents = |x: &Axes| x.iter().map(|i| terms.axes[i].extent).collect::<Vec<Extent>>();
+pub fn same_loop(terms: &Terms, a: &[AxisId], b: &[AxisId]) -> bool {
+    let extents = |x: &[AxisId]| x.iter().map(|i| terms.axes[*i].extent).collect::<Vec<Extent>>();
     extents(a) == extents(b)
 }
 
@@ -143,28 +213,30 @@ impl Derive<'_> {
         }
         let (op, bound, reduction, floor) =
             loop_reduction(self.terms, source).expect("a state's source is a reduction");
-        assert!(same_loop(self.terms, &bound, &self.over()), "stream: a target of another loop");
+        assert!(same_loop(self.terms, bound.as_slice(), &self.stream.over), "stream: a target of another loop");
         let body = alpha::body(self.terms, reduction);
         let pairs: Vec<_> = bound.iter().zip(self.stream.over.iter().copied()).collect();
         let body = alpha::rename(self.terms, body, &pairs);
-        let earlier = self.earlier(body);
-        let repair = self.repair(op, body, &earlier, source);
-        for e in &earlier {
-            let at = self.state(*e);
-            if !repair.is_empty() {
-                self.stream.states[at].init = finite(self.stream.states[at].init);
-            }
-        }
         let init = floor.unwrap_or_else(|| op.identity(self.terms.info(body).ty));
+        let mut state = State { source, op, init, body, repair: Repair::default(), reaches_one: false };
+        let earlier = self.earlier(body);
+        earlier.iter().for_each(|e| _ = self.state(*e));
+        if let Err(reason) = self.repair(&mut state, &earlier) {
+            let refuse = |e: &TermId| Refused { earlier: *e, reader: source, reason: reason.clone() };
+            self.stream.refused.extend(earlier.iter().map(refuse));
+        }
         let over = self.over();
-        let reaches_one = separate::reaches_one(self.terms, body, &over, &repair, &self.stream.states);
-        self.stream.states.push(State { source, op, init, body, repair, reaches_one });
+        state.reaches_one =
+            separate::reaches_one(self.terms, state.body, &over, &state.repair.scales, &self.stream.states);
+        self.stream.states.push(state);
         self.stream.states.len() - 1
     }
 
-    /// Reductions of the same loop that the body reads and that do not move with it, outermost ones only.
+    /// Reductions of the same loop that the body reads and that do not move with it, outermost ones only. What is the
+    /// same for every token is none: it is found once, not in every token's loop.
     fn earlier(&mut self, body: TermId) -> Vec<TermId> {
         let over = self.over();
+        let rows: Axes = self.terms.free(body).minus(&over).iter().filter(|a| self.terms.is_seq(*a)).collect();
         let mut found = Vec::new();
         let mut seen = vec![false; self.terms.len()];
         let mut stack = vec![body];
@@ -172,10 +244,12 @@ impl Derive<'_> {
             if std::mem::replace(&mut seen[x.0 as usize], true) {
                 continue;
             }
-            let free = self.terms.free(x).intersect(&over).is_empty();
+            let free = self.terms.free(x);
+            let own = rows.is_subset(free) || self.stream.state_of(x).is_some();
+            let still = free.intersect(&over).is_empty() && !self.banned(x);
             match loop_reduction(self.terms, x) {
-                Some((_, bound, ..)) if free && same_loop(self.terms, &bound, &over) && !self.banned(x) => {
-                    found.push(x)
+                Some((_, bound, ..)) if own && still && same_loop(self.terms, bound.as_slice(), &self.stream.over) => {
+                    found.push(x);
                 }
                 // What another token computed is read from where it was stored.
                 _ if matches!(self.terms.term(x), Term::Read(..)) => {}
@@ -186,27 +260,95 @@ impl Derive<'_> {
         found
     }
 
-    /// The repair of a body under its earlier results; refuses all of them where there is none.
-    fn repair(&mut self, op: ReduceOp, body: TermId, earlier: &[TermId], reader: TermId) -> Vec<Moved> {
-        if earlier.is_empty() {
-            return vec![];
+    /// Repairs a state under the earlier results that its body reads.
+    fn repair(&mut self, state: &mut State, earlier: &[TermId]) -> Result<(), String> {
+        let mut moving = earlier.to_vec();
+        for e in earlier {
+            let bound = &self.stream.states[self.stream.state_of(*e).expect("made before")];
+            if let Some(init) = restart::begins_anew(self.terms, state.op, state.body, bound) {
+                state.init = init;
+                state.repair.anew.push(*e);
+                moving.retain(|m| m != e);
+            }
+        }
+        if moving.is_empty() {
+            return Ok(());
+        }
+        if state.op != ReduceOp::Sum || self.terms.info(state.body).ty != Type::Real {
+            let op = state.op.keyword();
+            return Err(format!(
+                "a running `{op}` follows an earlier result only where that decides what counts at all"
+            ));
+        }
+        self.repair_sum(state, &moving)
+    }
+
+    /// Factors for powers, terms of Taylor's formula for polynomials.
+    fn repair_sum(&mut self, state: &mut State, moving: &[TermId]) -> Result<(), String> {
+        let over = self.over();
+        let mut parts = separate::separate(self.terms, state.body, &over, moving)?;
+        if !parts.affine.is_empty() {
+            self.project(&mut parts, moving);
+            state.body = parts.body(self.terms);
+        }
+        for taylor in parts.taylor(self.terms) {
+            let of = self.moment(&taylor.body);
+            state.repair.shifts.push(Shift { factor: taylor.factor, by: taylor.by, of });
+        }
+        for bound in moving.iter().copied().filter(|m| parts.scales.iter().any(|s| holds(self.terms, s.by, &[*m]))) {
+            let at = self.stream.state_of(bound).expect("made before");
+            self.stream.states[at].init = finite(self.stream.states[at].init);
+        }
+        state.repair.scales = parts.scales;
+        Ok(())
+    }
+
+    /// A sum of the loop that a repair multiplies: a state of its own, unless one folds in the same.
+    fn moment(&mut self, factors: &[TermId]) -> TermId {
+        let body = alpha::product(self.terms, factors.iter().copied());
+        let same = |s: &&State| s.op == ReduceOp::Sum && s.body == body;
+        if let Some(state) = self.stream.states.iter().find(same) {
+            return state.source;
         }
         let over = self.over();
-        let found = if op == ReduceOp::Sum && self.terms.info(body).ty == Type::Real {
-            separate::separate(self.terms, body, &over, earlier)
-        } else {
-            Err(format!("a running `{}` is repaired by no factor", op.keyword()))
-        };
-        match found {
-            Ok(moved) => moved,
-            Err(reason) => {
-                for e in earlier {
-                    self.stream.refused.push(Refused { earlier: *e, reader, reason: reason.clone() });
-                }
-                vec![]
+        let source = alpha::sum(self.terms, over, factors.iter().copied());
+        self.state(source);
+        source
+    }
+
+    /// What an earlier sum over a loop of known length is expected to become: itself, times the whole length over the
+    /// steps so far. At the end it is the sum itself; on the way it moves little, so that a spread around a mean is
+    /// taken around the mean of what was seen (Welford 1962; Chan, Golub and LeVeque 1983).
+    fn project(&mut self, parts: &mut separate::Separated, moving: &[TermId]) {
+        let lengths: Option<Vec<u64>> = self.stream.over.iter().map(|a| self.terms.axes.len_of(*a)).collect();
+        let Some(length) = lengths.map(|l| l.iter().product::<u64>()) else { return };
+        let count = self.moment(&[]);
+        let whole = alpha::real(self.terms, length as f64);
+        let part = self.terms.add(Term::Map(ScalarOp::Recip, vec![count]));
+        let sums = moving.iter().copied().filter(|m| {
+            let state = &self.stream.states[self.stream.state_of(*m).expect("made before")];
+            state.op == ReduceOp::Sum && *m != count
+        });
+        let sums: Vec<_> = sums.collect();
+        let by: HashMap<_, _> = sums.iter().map(|s| (*s, alpha::product(self.terms, [*s, whole, part]))).collect();
+        for (_, y) in parts.affine.iter_mut().flat_map(|a| &mut a.moving) {
+            if !holds(self.terms, *y, &[count]) {
+                *y = alpha::replace(self.terms, *y, &by);
+                *y = one_number(self.terms, *y);
             }
         }
     }
+}
+
+/// A product with its literals multiplied.
+fn one_number(terms: &mut Terms, id: TermId) -> TermId {
+    let (numbers, rest): (Vec<_>, Vec<_>) =
+        factors(terms, id).into_iter().partition(|f| alpha::as_real(terms, *f).is_some());
+    let number: f64 = numbers.iter().filter_map(|f| alpha::as_real(terms, *f)).product();
+    // The reciprocal of a length, times the length, is one but for its own rounding.
+    let whole = if (number - number.round()).abs() < 1e-12 { number.round() } else { number };
+    let number = alpha::real(terms, whole);
+    alpha::product(terms, rest.into_iter().chain([number]))
 }
 
 /// A bound that a repair takes differences of starts at a finite value.

@@ -1,5 +1,9 @@
-//! Separability: whether a body is `G(x) * H(y)`, where x runs with the folded axes and y is what earlier
-//! reductions of the same loop have found so far.
+//! Separability: what becomes of a running sum when earlier results that its body reads move.
+//!
+//! The body is a product. A factor is the loop's own, or `H(x + y)` of a ratio homomorphism, or affine: a part x of the
+//! loop and parts `c * y` in which y has moved. `H` is repaired by a factor. Affine factors make the body a polynomial
+//! in what moves, and a polynomial moves by Taylor's formula, which ends: each of its terms is a power of the distance
+//! moved times a sum of lower degree, itself a state of the loop.
 
 use super::State;
 use super::ratio::{self, Ratio};
@@ -7,7 +11,10 @@ use crate::alpha;
 use crate::normal::{Literal, Term, TermId, Terms};
 use llmc_artifact::{ReduceOp, ScalarOp};
 use llmc_frontend::graph::Axes;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+/// Affine factors of one body, at most: its Taylor terms are two to that power.
+const DEGREE: usize = 4;
 
 /// One factor `H(y)` of a body: its ratio's law, and y as a term free of the folded axes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,38 +25,173 @@ pub struct Moved {
     pub by: TermId,
 }
 
-/// Splits the product `body` of a sum over `over`: the factors that move with the `earlier` reductions.
+/// A body in its factors.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Separated {
+    /// Factors that multiply the whole sum when they move.
+    pub scales: Vec<Moved>,
+    /// Those factors, and the ones that do not move.
+    pub rest: Vec<TermId>,
+    /// Factors that are sums of parts that move and parts that do not.
+    pub affine: Vec<Affine>,
+}
+
+/// `own + sum of c * y`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Affine {
+    /// The part that does not move; zero where it is missing.
+    pub own: Option<TermId>,
+    /// (c, y): c over the loop, y free of it.
+    pub moving: Vec<(TermId, TermId)>,
+}
+
+/// A term of Taylor's formula: the product of the distances moved, a number, and the factors whose sum they multiply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taylor {
+    /// Each y as often as its distance is multiplied.
+    pub by: Vec<TermId>,
+    /// The number.
+    pub factor: f64,
+    /// Factors of a body of lower degree.
+    pub body: Vec<TermId>,
+}
+
+/// Splits the product `body` of a sum over `over` by what moves with the `earlier` reductions.
 ///
 /// # Errors
 /// Why it does not separate.
-pub fn separate(terms: &mut Terms, body: TermId, over: &Axes, earlier: &[TermId]) -> Result<Vec<Moved>, String> {
-    let mut moved = Vec::new();
+pub fn separate(terms: &mut Terms, body: TermId, over: &Axes, earlier: &[TermId]) -> Result<Separated, String> {
+    let mut out = Separated::default();
     for factor in factors(terms, body) {
         if !holds(terms, factor, earlier) {
+            out.rest.push(factor);
             continue;
         }
-        let Term::Map(op, xs) = terms.term(factor).clone() else {
-            return Err("a factor mixes the loop's own values with the earlier result, and is no power of it".into());
-        };
-        let Some(Ratio { op, .. }) = ratio::ratio(op) else {
-            return Err(format!("`{}` of the earlier result has no ratio that repairs it", op.keyword()));
-        };
-        let (_, y) = split(terms, xs[0], over, earlier).ok_or_else(|| {
-            format!(
-                "the argument of `{}` is no sum of a part of the loop and a part of the earlier result",
-                op.keyword()
-            )
-        })?;
-        let Some(by) = y else { continue };
-        moved.push(Moved { op: *op, by });
+        if let Term::Map(op, xs) = terms.term(factor).clone()
+            && let Some(Ratio { op, .. }) = ratio::ratio(op)
+        {
+            let (_, y) = split(terms, xs[0], over, earlier).ok_or_else(|| no_sum(*op))?;
+            out.scales.extend(y.map(|by| Moved { op: *op, by }));
+            out.rest.push(factor);
+            continue;
+        }
+        out.affine.push(affine(terms, factor, over, earlier)?);
     }
-    Ok(moved)
+    if out.affine.len() > DEGREE {
+        return Err(format!("its degree in the earlier result is above {DEGREE}"));
+    }
+    Ok(out)
+}
+
+fn no_sum(op: ScalarOp) -> String {
+    format!("the argument of `{}` is no sum of a part of the loop and a part of the earlier result", op.keyword())
+}
+
+/// A factor as a sum in which the earlier results are multiplied with nothing but parts of the loop.
+fn affine(terms: &mut Terms, factor: TermId, over: &Axes, earlier: &[TermId]) -> Result<Affine, String> {
+    if !holds(terms, factor, earlier) {
+        return Ok(Affine { own: Some(factor), moving: vec![] });
+    }
+    match terms.term(factor).clone() {
+        Term::Plus(xs) => {
+            let mut own = Vec::new();
+            let mut moving: BTreeMap<TermId, Vec<TermId>> = BTreeMap::new();
+            for x in xs {
+                let part = affine(terms, x, over, earlier)?;
+                own.extend(part.own);
+                part.moving.into_iter().for_each(|(c, y)| moving.entry(y).or_default().push(c));
+            }
+            let moving = moving.into_iter().map(|(y, c)| (alpha::plus(terms, c), y)).collect();
+            Ok(Affine { own: joined(terms, own), moving })
+        }
+        Term::Map(ScalarOp::Where, xs) if !holds(terms, xs[0], earlier) => choice(terms, &xs, over, earlier),
+        _ => monomial(terms, factor, over, earlier),
+    }
+}
+
+/// `c * y`.
+fn monomial(terms: &mut Terms, x: TermId, over: &Axes, earlier: &[TermId]) -> Result<Affine, String> {
+    let loops = |t: &Terms, f: TermId| !t.free(f).intersect(over).is_empty();
+    let (c, y): (Vec<_>, Vec<_>) = factors(terms, x).into_iter().partition(|f| loops(terms, *f));
+    if let Some(mixed) = c.iter().find(|f| holds(terms, **f, earlier)) {
+        return Err(match terms.term(*mixed) {
+            Term::Map(op, _) => format!(
+                "`{}` mixes the loop's own values with the earlier result, and no law takes it apart",
+                op.keyword()
+            ),
+            _ => "a factor mixes the loop's own values with the earlier result".into(),
+        });
+    }
+    let (c, y) = (alpha::product(terms, c), alpha::product(terms, y));
+    Ok(Affine { own: None, moving: vec![(c, y)] })
+}
+
+/// `where(seen, a, b)`: part by part.
+fn choice(terms: &mut Terms, xs: &[TermId], over: &Axes, earlier: &[TermId]) -> Result<Affine, String> {
+    let (a, b) = (affine(terms, xs[1], over, earlier)?, affine(terms, xs[2], over, earlier)?);
+    let zero = alpha::real(terms, 0.0);
+    let mut either = |a: Option<TermId>, b: Option<TermId>| match (a, b) {
+        (None, None) => None,
+        (a, b) => Some(terms.add(Term::Map(ScalarOp::Where, vec![xs[0], a.unwrap_or(zero), b.unwrap_or(zero)]))),
+    };
+    let own = either(a.own, b.own);
+    let of = |x: &Affine, y: TermId| x.moving.iter().find(|(_, z)| *z == y).map(|(c, _)| *c);
+    let mut ys: Vec<_> = a.moving.iter().chain(&b.moving).map(|(_, y)| *y).collect();
+    ys.sort_unstable();
+    ys.dedup();
+    let moving = ys.into_iter().filter_map(|y| either(of(&a, y), of(&b, y)).map(|c| (c, y))).collect();
+    Ok(Affine { own, moving })
+}
+
+impl Affine {
+    /// The factor itself.
+    pub fn term(&self, terms: &mut Terms) -> TermId {
+        let moving: Vec<_> = self.moving.iter().map(|(c, y)| alpha::product(terms, [*c, *y])).collect();
+        alpha::plus(terms, self.own.into_iter().chain(moving))
+    }
+}
+
+impl Separated {
+    /// The body itself.
+    pub fn body(&self, terms: &mut Terms) -> TermId {
+        let affine: Vec<_> = self.affine.iter().map(|a| a.term(terms)).collect();
+        alpha::product(terms, self.rest.iter().copied().chain(affine))
+    }
+
+    /// The terms of Taylor's formula beyond the body itself: from every affine factor either the factor as it was, or
+    /// one of its parts times the distance that part has moved, but not the factor from all.
+    pub fn taylor(&self, terms: &mut Terms) -> Vec<Taylor> {
+        let mut all = vec![(Vec::new(), self.rest.clone())];
+        for affine in &self.affine {
+            let whole = affine.term(terms);
+            let mut next = Vec::new();
+            for (by, body) in all {
+                let longer = |extra: TermId| body.iter().copied().chain([extra]).collect::<Vec<_>>();
+                next.push((by.clone(), longer(whole)));
+                for (c, y) in &affine.moving {
+                    next.push((by.iter().copied().chain([*y]).collect(), longer(*c)));
+                }
+            }
+            all = next;
+        }
+        let mut sums: BTreeMap<(Vec<TermId>, Vec<TermId>), f64> = BTreeMap::new();
+        for (mut by, body) in all.into_iter().filter(|(by, _)| !by.is_empty()) {
+            let product = alpha::product(terms, body);
+            let (numbers, mut rest): (Vec<_>, Vec<_>) =
+                factors(terms, product).into_iter().partition(|f| alpha::as_real(terms, *f).is_some());
+            let number: f64 = numbers.iter().filter_map(|f| alpha::as_real(terms, *f)).product();
+            by.sort_unstable();
+            rest.sort_unstable();
+            *sums.entry((by, rest)).or_insert(0.0) += number;
+        }
+        sums.into_iter().map(|((by, body), factor)| Taylor { by, factor, body }).collect()
+    }
 }
 
 /// Whether a sum over `body` has `H(0)` among its terms: `H(c * (x - y))` where y is the largest x, or the smallest.
 /// Every H of the table is 1 at 0 and positive.
-pub fn reaches_one(terms: &mut Terms, body: TermId, over: &Axes, repair: &[Moved], states: &[State]) -> bool {
-    let ([moved], Term::Map(op, xs)) = (repair, terms.term(body).clone()) else { return false };
+pub fn reaches_one(terms: &mut Terms, body: TermId, over: &Axes, scales: &[Moved], states: &[State]) -> bool {
+    let ([moved], Term::Map(op, xs)) = (scales, terms.term(body).clone()) else { return false };
     if ratio::ratio(op).is_none() {
         return false;
     }

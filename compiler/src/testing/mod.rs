@@ -2,5 +2,7 @@
 
 pub mod draft;
 pub mod layer;
+pub mod machine;
 pub mod points;
 pub mod random;
+pub mod text;

@@ -156,6 +156,7 @@ impl Lowering<'_> {
             exprs: Exprs::default(),
             refs: HashMap::new(),
             memo: HashMap::new(),
+            lanes: Vec::new(),
         };
         let body = match work {
             Work::Map => kernel.map(values),
@@ -181,6 +182,8 @@ struct Kernel<'a, 'b> {
     /// Axes of terms as axes of the kernel.
     refs: HashMap<AxisId, AxisRef>,
     memo: HashMap<ExprKey, ExprRef>,
+    /// Axes along which weights are read side by side.
+    lanes: Vec<AxisId>,
 }
 
 impl Kernel<'_, '_> {

@@ -4,9 +4,9 @@ use super::expr::Place;
 use super::{AxisRef, Body, ExprRef, Kernel, KernelExtent, ResultRef};
 use crate::alpha;
 use crate::group::{Fold, Work};
-use crate::kernel::{Dot, State as KernelState, Stream as KernelStream};
+use crate::kernel::{Dot, Repair, State as KernelState, Stream as KernelStream};
 use crate::normal::{Term, TermId};
-use crate::stream::State;
+use crate::stream::{Moved, Shift, State};
 use llmc_artifact::{ScalarOp, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 
@@ -89,12 +89,16 @@ impl Kernel<'_, '_> {
         let reduce = self.all_axes(&reduce);
         let moving = |k: &Self, f: &TermId| !k.l.terms.free(*f).intersect(over).is_empty();
         let (right, left): (Vec<_>, Vec<_>) = factors.into_iter().partition(|f| moving(self, f));
-        let mut side = |factors: Vec<TermId>| {
-            let term = alpha::product(&mut self.l.terms, factors);
-            self.expr(term, &Place::default())
-        };
-        let (left, right) = (side(left), side(right));
+        let left = self.side(left);
+        self.lanes = over.iter().collect();
+        let right = self.side(right);
+        self.lanes.clear();
         Dot { reduce, left, right }
+    }
+
+    fn side(&mut self, factors: Vec<TermId>) -> ExprRef {
+        let term = alpha::product(&mut self.l.terms, factors);
+        self.expr(term, &Place::default())
     }
 
     fn state(&mut self, state: &State, axes: &[AxisId], place: &Place) -> KernelState {
@@ -103,19 +107,54 @@ impl Kernel<'_, '_> {
         KernelState { op: state.op, init: state.init, axes: self.all_axes(axes), body, repair }
     }
 
-    /// `H(new - old)`, for every factor that moves.
-    fn repair(&mut self, state: &State, place: &Place) -> Option<ExprRef> {
-        let mut ratio = None;
-        for moved in &state.repair {
-            let new = self.expr(moved.by, place);
-            let old = self.expr(moved.by, &Place { old: true, ..place.clone() });
-            let by = self.apply(ScalarOp::Sub, vec![new, old], Type::Real);
-            let factor = self.apply(moved.op, vec![by], Type::Real);
-            ratio = Some(match ratio {
-                None => factor,
-                Some(r) => self.apply(ScalarOp::Mul, vec![r, factor], Type::Real),
-            });
+    fn repair(&mut self, state: &State, place: &Place) -> Repair {
+        let keep = state.repair.anew.iter().map(|y| self.unmoved(*y, place)).collect::<Vec<_>>();
+        let shift = state.repair.shifts.iter().map(|s| self.shift(s, place)).collect::<Vec<_>>();
+        let scale = state.repair.scales.iter().map(|m| self.scale(m, place)).collect::<Vec<_>>();
+        let mut all =
+            |op: ScalarOp, xs: Vec<ExprRef>, ty: Type| xs.into_iter().reduce(|a, b| self.apply(op, vec![a, b], ty));
+        let (keep, shift) = (all(ScalarOp::And, keep, Type::Bool), all(ScalarOp::Add, shift, Type::Real));
+        Repair { keep, shift, scale: all(ScalarOp::Mul, scale, Type::Real) }
+    }
+
+    fn before_and_after(&mut self, y: TermId, place: &Place) -> (ExprRef, ExprRef) {
+        let new = self.expr(y, place);
+        (self.expr(y, &Place { old: true, ..place.clone() }), new)
+    }
+
+    /// `old == new`.
+    fn unmoved(&mut self, y: TermId, place: &Place) -> ExprRef {
+        let (old, new) = self.before_and_after(y, place);
+        self.apply(ScalarOp::Eq, vec![old, new], Type::Bool)
+    }
+
+    /// `new - old`.
+    fn distance(&mut self, y: TermId, place: &Place) -> ExprRef {
+        let (old, new) = self.before_and_after(y, place);
+        self.apply(ScalarOp::Sub, vec![new, old], Type::Real)
+    }
+
+    /// `H(new - old)`.
+    fn scale(&mut self, moved: &Moved, place: &Place) -> ExprRef {
+        let by = self.distance(moved.by, place);
+        self.apply(moved.op, vec![by], Type::Real)
+    }
+
+    /// A term of Taylor's formula. A state that is 0 adds nothing, however far something has moved: from an initial
+    /// value the distance may be infinite.
+    fn shift(&mut self, shift: &Shift, place: &Place) -> ExprRef {
+        let of = self.expr(shift.of, &Place { old: true, ..place.clone() });
+        let mut product = of;
+        for y in &shift.by {
+            let by = self.distance(*y, place);
+            product = self.apply(ScalarOp::Mul, vec![product, by], Type::Real);
         }
-        ratio
+        if shift.factor != 1.0 {
+            let factor = self.real(shift.factor);
+            product = self.apply(ScalarOp::Mul, vec![product, factor], Type::Real);
+        }
+        let zero = self.real(0.0);
+        let none = self.apply(ScalarOp::Eq, vec![of, zero], Type::Bool);
+        self.apply(ScalarOp::Where, vec![none, zero, product], Type::Real)
     }
 }

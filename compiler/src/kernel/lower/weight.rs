@@ -75,14 +75,16 @@ impl Kernel<'_, '_> {
     }
 
     /// An element of a weight. A weight read at an index that is known only when it runs lies in panels, the axes
-    /// so read as rows: the same panels in which products read it.
+    /// so read as rows: the same panels in which products read it. So does one that is contracted at every step of a
+    /// loop, the folded axis as rows.
     pub(super) fn weight(&mut self, id: TermId, moved: &Moved) -> ExprRef {
         let (term, names) = self.own_axes(id);
         let here = |a: AxisId| names.iter().find(|(own, _)| *own == a).map_or(a, |(_, b)| *b);
         let gathered =
             |k: &Self, a: AxisId| moved.iter().any(|(b, e)| *b == here(a) && !matches!(k.exprs[*e], Expr::Axis(_)));
+        let row = |k: &Self, a: AxisId| gathered(k, a) || k.lanes.contains(&here(a));
         let order = self.file_order(term);
-        let (rows, rest): (Vec<_>, Vec<_>) = order.iter().partition(|a| gathered(self, **a));
+        let (rows, rest): (Vec<_>, Vec<_>) = order.iter().partition(|a| row(self, **a));
         let order: Vec<_> = rows.iter().chain(&rest).copied().collect();
         let ty = self.l.terms.info(term).ty;
         let format = self.weight_format(term, &order);

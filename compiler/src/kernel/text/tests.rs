@@ -63,9 +63,9 @@ fn a_stream_shows_its_states_and_repairs() {
         over: vec![key],
         dots: vec![Dot { reduce: vec![e], left, right }],
         states: vec![
-            state(ReduceOp::Max, -3e38, vec![], dot, None),
-            state(ReduceOp::Sum, 0.0, vec![], weight, Some(repair)),
-            state(ReduceOp::Sum, 0.0, vec![f], part, Some(repair)),
+            state(ReduceOp::Max, -3e38, vec![], dot, Repair::default()),
+            state(ReduceOp::Sum, 0.0, vec![], weight, Repair { scale: Some(repair), ..Repair::default() }),
+            state(ReduceOp::Sum, 0.0, vec![f], part, Repair { scale: Some(repair), ..Repair::default() }),
         ],
         finish: vec![Store { operand: o, index: vec![it, jf], value: out }],
         finish_axes: vec![f],

@@ -161,11 +161,16 @@ fn stream(c: &Checker, stream: &Stream) -> Check {
         let ty = c.ty(state.body);
         ensure(fold_type(state.op, ty), &place, || format!("{} of a wrong type", state.op.keyword()))?;
         ensure(ty == Some(state.init.ty()), &place, || format!("begins as a {}", state.init.ty()))?;
-        if let Some(repair) = state.repair {
-            let scope = outer.clone().with_axes(state.axes.iter().copied());
-            c.within(repair, &scope.with_results(earlier()).with_old(earlier()), &format!("{place}, repair"))?;
-            ensure(c.ty(repair) == Some(Type::Real), &place, || "its repair is not real".into())?;
+        let scope = outer.clone().with_axes(state.axes.iter().copied());
+        let scope = scope.with_results(earlier()).with_old(earlier());
+        for repair in state.repair.exprs() {
+            c.within(repair, &scope, &format!("{place}, repair"))?;
         }
+        let kept = state.repair.keep.is_none_or(|k| c.ty(k) == Some(Type::Bool));
+        ensure(kept, &place, || "it is kept while something that is no truth value".into())?;
+        let mut numbers = [state.repair.shift, state.repair.scale].into_iter().flatten();
+        let real = numbers.all(|r| c.ty(r) == Some(Type::Real) && ty == Some(Type::Real));
+        ensure(real, &place, || "its repair is not real".into())?;
     }
     elements(c, finish_axes, "stream, finish")?;
     let scope = outer.with_axes(finish_axes.iter().copied());

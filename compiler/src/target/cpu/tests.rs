@@ -368,9 +368,9 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     let weighted = s.map(ScalarOp::Mul, &[z, value]);
     let state = |op, init, axes, body, repair| State { op, init: Value::Real(init), axes, body, repair };
     let states = vec![
-        state(ReduceOp::Max, -3e38, vec![], score, None),
-        state(ReduceOp::Sum, 0.0, vec![], z, Some(repair)),
-        state(ReduceOp::Sum, 0.0, vec![f], weighted, Some(repair)),
+        state(ReduceOp::Max, -3e38, vec![], score, Repair::default()),
+        state(ReduceOp::Sum, 0.0, vec![], z, Repair { scale: Some(repair), ..Repair::default() }),
+        state(ReduceOp::Sum, 0.0, vec![f], weighted, Repair { scale: Some(repair), ..Repair::default() }),
     ];
     let (sum, product) = (s.result(2), s.result(3));
     let one = s.real(1.0);
@@ -528,7 +528,8 @@ pub fn statistics(n: u64, m: u64, over_rows: bool) -> Verified<KernelSpec> {
     let both = s.map(ScalarOp::Add, &[at_a, at_b]);
     let (over, kept) = if over_rows { (vec![a, t], b) } else { (vec![a, b], t) };
     let outer = s.spec.dim(kept).expect("not keys");
-    let state = |op, init, axes: &[AxisRef], body| State { op, init, axes: axes.to_vec(), body, repair: None };
+    let state =
+        |op, init, axes: &[AxisRef], body| State { op, init, axes: axes.to_vec(), body, repair: Repair::default() };
     let (real, own) = (Value::Real, if over_rows { vec![b] } else { vec![] });
     let states = vec![
         state(ReduceOp::Sum, real(0.0), &own, square),
@@ -581,7 +582,8 @@ fn dots_over_constant_axes() {
             let right = if along { s.load(w, &[at_c, at_b]) } else { s.load(w, &[at_b, at_c]) };
             let dot = s.result(0);
             let body = s.map(ScalarOp::Exp, &[dot]);
-            let state = State { op: ReduceOp::Sum, init: Value::Real(0.0), axes: vec![], body, repair: None };
+            let state =
+                State { op: ReduceOp::Sum, init: Value::Real(0.0), axes: vec![], body, repair: Repair::default() };
             let sum = s.result(1);
             let log = s.map(ScalarOp::Log, &[sum]);
             let spec = s.finish(Body::Stream(Stream {

@@ -80,6 +80,21 @@ fn constant<'c>(e: &Emitter<'c>, ty: Ty, value: Value) -> Val<'c> {
     }
 }
 
+/// A running value after earlier states have moved.
+fn repaired<'c>(scope: &Scope<'_, 'c>, state: &State, ty: Ty, mut running: Val<'c>) -> Val<'c> {
+    let e = scope.emitter();
+    if let Some(keep) = state.repair.keep {
+        running = e.select(scope.value(keep, Precision::Single).value, running, constant(e, ty, state.init));
+    }
+    if let Some(shift) = state.repair.shift {
+        running = e.add(running, scope.real(shift).value);
+    }
+    if let Some(scale) = state.repair.scale {
+        running = e.mul(running, scope.real(scale).value);
+    }
+    running
+}
+
 /// A block of threads is one point of the parallel axes.
 pub fn emit(entry: &Entry, stream: &Stream) -> Vec<Dim> {
     let (e, scope) = (entry.emitter, entry.scope());
@@ -109,7 +124,7 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
             let size = points(spec, &d.reduce).filter(|n| *n <= KEPT_FACTOR);
             size.map(|n| entry.shared(Ty::F32, n.max(1)))
         });
-        let repairs: Vec<ExprRef> = stream.states.iter().filter_map(|s| s.repair).collect();
+        let repairs: Vec<ExprRef> = stream.states.iter().flat_map(|s| s.repair.exprs()).collect();
         let olds = spec.exprs.reachable(&repairs);
         let is_old = |r: u16| olds.iter().any(|x| matches!(spec.exprs[*x], Expr::Old(o) if o.0 == r));
         let states = stream.states.iter().enumerate().map(|(i, s)| {
@@ -254,9 +269,7 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
         let value = e.either(self.counts(e), || keep(&self.mine(scope), ty, state.body), || identity);
         let block = fold.entry.fold_threads(fold.spare, value, |a, b| combine(e, state.op, a, b));
         let mut running = e.load(slots.ty, 1, slots.array);
-        if let Some(repair) = state.repair {
-            running = e.mul(running, scope.real(repair).value);
-        }
+        running = repaired(scope, state, slots.ty, running);
         let next = combine(e, state.op, running, block);
         // Everyone has read the running value, and the states that its repair reads, before one replaces it.
         e.barrier();
@@ -279,9 +292,7 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
             let at = bind_point(scope, &state.axes, n);
             let place = e.element(slots.array, slots.ty, n);
             let mut running = e.load(slots.ty, 1, place);
-            if let Some(repair) = state.repair {
-                running = e.mul(running, at.real(repair).value);
-            }
+            running = repaired(&at, state, slots.ty, running);
             let folded = e.for_each(self.valid.0, self.valid.1, 1, &[running], |key, running| {
                 let one = at.bind(fold.inner, Lane::uniform(key));
                 let lane = Lane::uniform(e.sub(key, self.base));

@@ -45,9 +45,12 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
                 Storage::Paged { page, .. } => {
                     matches!(page.last(), Some(PageDim::Slot { count, step: 1 }) if *count >= WIDTH)
                 }
-                Storage::Dense { .. } | Storage::Panel { .. } => {
-                    index.last().is_some_and(|i| spec.exprs[*i] == Expr::Axis(self.inner))
+                // Rows of a panel are its lanes.
+                Storage::Panel { .. } => {
+                    let plain = spec.operands[operand.0 as usize].format.plain().is_some();
+                    plain && spec.exprs[index[0]] == Expr::Axis(self.inner)
                 }
+                Storage::Dense { .. } => index.last().is_some_and(|i| spec.exprs[*i] == Expr::Axis(self.inner)),
             }
         })
     }

@@ -125,12 +125,12 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
             let is_old = |e: ExprRef| matches!(self.entry.spec.exprs[e], crate::kernel::Expr::Old(r) if r == result);
             !scope.largest_parts(root, is_old).is_empty()
         };
-        self.stream.states.iter().filter_map(|s| s.repair).any(reads)
+        self.stream.states.iter().flat_map(|s| s.repair.exprs()).any(reads)
     }
 
     fn roots(&self) -> Vec<ExprRef> {
         let s = self.stream;
-        let states = s.states.iter().flat_map(|s| [Some(s.body), s.repair]).flatten();
+        let states = s.states.iter().flat_map(|s| [s.body].into_iter().chain(s.repair.exprs()));
         let dots = s.dots.iter().flat_map(|d| [d.left, d.right]);
         states.chain(dots).chain(super::nest::roots(&s.finish)).collect()
     }

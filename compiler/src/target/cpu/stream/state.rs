@@ -17,6 +17,15 @@ fn combine<'c>(e: &Emitter<'c>, op: ReduceOp, a: Val<'c>, b: Val<'c>) -> Val<'c>
     }
 }
 
+/// A literal of a value's type.
+fn like<'c>(e: &Emitter<'c>, of: Val<'c>, literal: Value) -> Val<'c> {
+    match literal {
+        Value::Real(x) => e.like(of, x),
+        Value::Int(n) => e.like_int(of, n),
+        Value::Bool(b) => e.like_int(of, b as i64),
+    }
+}
+
 /// The scope at vector `c` of those that begin at `start`.
 fn place<'x, 'c>(scope: &Scope<'x, 'c>, axis: AxisRef, start: Val<'c>, c: u64) -> Scope<'x, 'c> {
     let (e, width) = (scope.emitter(), scope.width());
@@ -110,11 +119,7 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
         let ty = self.fold.body_type(state.body);
         let mut lanes = self.lanes_of(scope, state.body);
         if !self.full {
-            let identity = match state.op.identity(ty) {
-                Value::Real(x) => e.like(lanes, x),
-                Value::Int(n) => e.like_int(lanes, n),
-                Value::Bool(b) => e.like_int(lanes, b as i64),
-            };
+            let identity = like(e, lanes, state.op.identity(ty));
             lanes = e.select(self.mask(e), lanes, identity);
         }
         let block = e.fold_lanes(lanes, |a, b| combine(e, state.op, a, b));
@@ -122,10 +127,24 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
         if ty == Type::Bool {
             running = e.trunc(running, Ty::I1);
         }
-        if let Some(repair) = state.repair {
-            running = e.mul(running, scope.real(repair).value);
-        }
+        running = Self::repaired(scope, state, running);
         e.store(slots.array, Self::stored(e, slots.ty, combine(e, state.op, running, block)));
+    }
+
+    /// A running value after earlier states have moved.
+    fn repaired(scope: &Scope<'_, 'c>, state: &State, mut running: Val<'c>) -> Val<'c> {
+        let (e, width) = (scope.emitter(), scope.width());
+        if let Some(keep) = state.repair.keep {
+            let keep = e.materialise(scope.value(keep, Precision::Single), width);
+            running = e.select(keep, running, like(e, running, state.init));
+        }
+        if let Some(shift) = state.repair.shift {
+            running = e.add(running, e.materialise(scope.real(shift), width));
+        }
+        if let Some(scale) = state.repair.scale {
+            running = e.mul(running, scope.real(scale).value);
+        }
+        running
     }
 
     /// The parts of a state's body that vary along the block but not along the state's own axes, at all lanes.
@@ -186,8 +205,7 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
             .map(|c| {
                 let at = place(&wide, axis, start, c);
                 let v = fold.read(&at, slots.array, slots.ty, fold.slot(&at, &state.axes, &[]));
-                let v = e.materialise(v, width);
-                state.repair.map_or(v, |r| e.mul(v, at.real(r).value))
+                Self::repaired(&at, state, e.materialise(v, width))
             })
             .collect();
         let folded = e.for_each(self.valid.0, self.valid.1, 1, &running, |key, running| {
