@@ -3,6 +3,7 @@
 use crate::source::{Source, Text};
 use crate::{Error, Loaded};
 use llmc_artifact::{Artifact, Checkpoint};
+use llmc_compiler::cost::{self, Machine};
 use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_compiler::rules::{Law, Laws};
 use llmc_frontend::diag::did_you_mean;
@@ -22,11 +23,19 @@ pub struct CompileOptions {
     pub models: Option<PathBuf>,
     /// The laws that the optimizer may apply: fewer change kernels and never results.
     pub laws: Laws,
+    /// What costs are measured by.
+    pub machine: Machine,
 }
 
 impl Default for CompileOptions {
     fn default() -> CompileOptions {
-        CompileOptions { weights: None, targets: vec!["cpu".to_owned()], models: None, laws: Laws::ALL }
+        CompileOptions {
+            weights: None,
+            targets: vec!["cpu".to_owned()],
+            models: None,
+            laws: Laws::ALL,
+            machine: Machine::default(),
+        }
     }
 }
 
@@ -51,7 +60,8 @@ pub fn compile(model: impl AsRef<Path>, options: &CompileOptions) -> Result<Load
             Ok(Loaded { artifact, checkpoint })
         }
         Source::Text(text, checkpoint) => {
-            let stages = stages(&text, checkpoint.as_deref(), options.laws)?;
+            let asked = Options { laws: options.laws, machine: options.machine.clone(), ..Options::default() };
+            let stages = stages_for(&text, checkpoint.as_deref(), &asked)?;
             let targets = (options.targets.iter())
                 .map(|t| stages.emit(t))
                 .collect::<Result<Vec<_>, _>>()
@@ -110,7 +120,43 @@ pub fn model(text: &Text, checkpoint: Option<&dyn Checkpoint>) -> Result<(Verifi
 /// # Errors
 /// Diagnostics, or what cannot be compiled.
 pub fn stages(text: &Text, checkpoint: Option<&dyn CheckpointFile>, laws: Laws) -> Result<Stages, Error> {
+    stages_for(text, checkpoint, &Options { laws, ..Options::default() })
+}
+
+/// As [`stages`], with everything that may be asked of them.
+///
+/// # Errors
+/// As [`stages`].
+pub fn stages_for(text: &Text, checkpoint: Option<&dyn CheckpointFile>, options: &Options) -> Result<Stages, Error> {
     let (model, sources) = model(text, checkpoint.map(|c| c as &dyn Checkpoint))?;
-    pipeline::run(model, &Options { laws, ..Options::default() })
+    pipeline::run(model, options)
         .map_err(|e| Error::Compile(format!("{}: {e}", sources.file(llmc_frontend::FileId(1)).name)))
+}
+
+/// The machine of this name, or in this file; without one, the first target's where none is a processor, else a generic
+/// processor, so that a build does not depend on where it runs.
+///
+/// # Errors
+/// A name that is unknown, a file that cannot be read or says no machine.
+pub fn machine(name: Option<&str>, targets: &[String]) -> Result<Machine, Error> {
+    let Some(name) = name else {
+        let known: Option<Vec<_>> = targets.iter().map(|t| cost::by_name(t).ok()).collect();
+        return Ok(known.and_then(|k| k.into_iter().next()).unwrap_or_default());
+    };
+    match (name, cost::by_name(name)) {
+        ("host", _) => Ok(cost::host()),
+        (_, Ok(machine)) => Ok(machine),
+        (file, Err(_)) if Path::new(file).exists() => {
+            let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+            Machine::parse(&text).map_err(|e| Error::Usage(format!("{file}: {e}\n  help: {}", example())))
+        }
+        (name, Err(known)) => Err(Error::Usage(format!(
+            "no machine and no file is called `{name}`\n  help: known are host, {known}; {}",
+            example()
+        ))),
+    }
+}
+
+fn example() -> String {
+    format!("a file is like {}", Machine::default().text().split_whitespace().collect::<String>())
 }

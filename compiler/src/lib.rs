@@ -3,6 +3,8 @@
 
 pub mod alpha;
 pub mod causality;
+pub mod choose;
+pub mod cost;
 pub mod egraph;
 pub mod facts;
 #[cfg(test)]

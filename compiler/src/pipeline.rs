@@ -1,20 +1,22 @@
 //! The stages in their order, each of whose results can be looked at.
 //!
 //! What enters is a verified model; what leaves is [`Stages`]: every block in normal form, optimised, grouped and
-//! lowered, the plan of the whole model, and its verified kernels, ready for any target.
+//! lowered for each role, the plan of the whole model, and its verified kernels, ready for any target.
 
-use crate::egraph::{self, BlockFacts, Optimized};
+use crate::choose::{self, Considered};
+use crate::cost::{Machine, Role};
+use crate::egraph::Optimized;
 use crate::facts;
-use crate::group::{self, Facts, Fused, Machine, Unsupported};
-use crate::kernel::lower::{self, WeightSource};
+use crate::group::{Facts, Fused, Unsupported};
+use crate::kernel::lower::{self, Lowered, WeightSource};
 use crate::kernel::{KernelSpec, Verified as VerifiedKernel, verify};
-use crate::plan::{self, LoweredBlock};
+use crate::plan::{self, KernelList, PlannedBlock};
 use crate::recipe;
 use crate::rules::Laws;
 use crate::target::{self, TargetError, Text};
 use llmc_artifact::plan::{Plan, TargetCode};
 use llmc_artifact::{Format, SeqId};
-use llmc_frontend::graph::{Block, BlockId, Model, Op, Verified};
+use llmc_frontend::graph::{AxisTable, Block, BlockId, Model, Op, Verified};
 
 /// A block on its way through the stages.
 pub struct BlockStages {
@@ -22,10 +24,44 @@ pub struct BlockStages {
     pub name: String,
     /// The normal form, every form the laws found equal, and the cheapest.
     pub optimised: Optimized,
+    /// Sets of caches and forms as whole kernels, with what each costs; the first set was chosen.
+    pub considered: Vec<Considered>,
+    /// Kernels as groups of values: for prompts, and for generated tokens unless they have their own.
+    pub fused: Fused,
+    /// Kernels as data, and what their operands are.
+    pub lowered: Lowered,
+    /// For generated tokens, where that is cheaper.
+    pub decode: Option<RoleStages>,
+}
+
+/// A block's kernels for one role.
+pub struct RoleStages {
     /// Kernels as groups of values.
     pub fused: Fused,
     /// Kernels as data, and what their operands are.
-    pub lowered: lower::Lowered,
+    pub lowered: Lowered,
+}
+
+impl BlockStages {
+    /// A role's groups.
+    pub fn fused(&self, role: Role) -> &Fused {
+        match (role, &self.decode) {
+            (Role::Decode, Some(own)) => &own.fused,
+            (Role::Prefill | Role::Decode, _) => &self.fused,
+        }
+    }
+
+    /// A role's kernels.
+    pub fn lowered(&self, role: Role) -> &Lowered {
+        match (role, &self.decode) {
+            (Role::Decode, Some(own)) => &own.lowered,
+            (Role::Prefill | Role::Decode, _) => &self.lowered,
+        }
+    }
+
+    fn planned(&self) -> PlannedBlock<'_> {
+        PlannedBlock { prefill: &self.lowered.block, decode: self.decode.as_ref().map(|d| &d.lowered.block) }
+    }
 }
 
 /// A model after every stage that no target takes part in.
@@ -47,11 +83,13 @@ pub struct Options {
     pub laws: Laws,
     /// How cached reals are stored.
     pub cache: Format,
+    /// The machine that every choice is costed by.
+    pub machine: Machine,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { laws: Laws::default(), cache: Format::F16 }
+        Options { laws: Laws::default(), cache: Format::F16, machine: Machine::default() }
     }
 }
 
@@ -62,16 +100,16 @@ impl Default for Options {
 pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsupported> {
     let ids = (0..model.blocks.len() as u32).map(BlockId);
     let blocks = ids.map(|b| block_stages(&model, b, options)).collect::<Result<Vec<_>, _>>()?;
-    let lowered: Vec<LoweredBlock> = blocks.iter().map(|b| b.lowered.block.clone()).collect();
+    let planned: Vec<_> = blocks.iter().map(BlockStages::planned).collect();
     let leak = |seq| blocks.iter().find_map(|b| b.fused.leaks.get(&seq)).map(|leak| leak.sentence.clone());
     let appendable: Vec<_> = (0..model.seqs.len() as u8).map(|s| leak(SeqId(s)).map_or(Ok(()), Err)).collect();
-    let plan = plan::build(&model, &lowered, &appendable, |step, weight| {
-        let block = &blocks[step.block.0 as usize].lowered;
+    let list = KernelList::of(&planned);
+    let plan = plan::build(&model, &planned, &list, &appendable, |step, role, weight| {
+        let block = blocks[step.block.0 as usize].lowered(role);
         let WeightSource { term, order } = &block.weights[weight];
         recipe::build(&model, step, &block.terms, *term, order)
     })?;
-    let specs = lowered.iter().flat_map(|b| &b.kernels).map(|k| k.spec.clone());
-    let kernels = specs.map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
+    let kernels = list.specs.into_iter().map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
     Ok(Stages { model, blocks, plan, kernels })
 }
 
@@ -81,13 +119,28 @@ fn block_stages(model: &Model, id: BlockId, options: &Options) -> Result<BlockSt
         weights: facts::of_weights(model, id),
         picked: is_picked(model, id, block),
         cache: options.cache,
-        machine: Machine::default(),
+        machine: options.machine.clone(),
+        role: Role::Prefill,
     };
-    let quantised = facts.weights.iter().map(|w| w.format.is_quantised()).collect();
-    let optimised = egraph::optimize(block, &model.axes, &BlockFacts { quantised, laws: options.laws });
-    let fused = group::fuse(&optimised.terms, &optimised.roots, facts)?;
-    let lowered = lower::lower(&fused, &format!("{}_{}", block.name, id.0));
-    Ok(BlockStages { name: block.name.clone(), optimised, fused, lowered })
+    compile_block(block, &model.axes, facts, options.laws, &format!("{}_{}", block.name, id.0))
+}
+
+/// One block through every stage up to its kernels, whose names start with `prefix`.
+///
+/// # Errors
+/// When a value of the block has no kernel family that computes it.
+pub fn compile_block(
+    block: &Block,
+    axes: &AxisTable,
+    facts: Facts,
+    laws: Laws,
+    prefix: &str,
+) -> Result<BlockStages, Unsupported> {
+    let optimised = choose::optimise(block, axes, &facts, laws);
+    let choose::Chosen { prefill, decode, considered } = choose::choose(&optimised, &facts)?;
+    let lowered = lower::lower(&prefill, prefix);
+    let decode = decode.map(|fused| RoleStages { lowered: lower::lower(&fused, &format!("{prefix}_next")), fused });
+    Ok(BlockStages { name: block.name.clone(), optimised, considered, fused: prefill, lowered, decode })
 }
 
 /// Whether a block needs to run only on rows whose outputs were asked for: no token in it looks at another, and all

@@ -56,6 +56,11 @@ pub struct ModelArgs {
     #[cfg(feature = "compiler")]
     #[arg(long, value_name = "NAME")]
     pub disable_rule: Vec<String>,
+    /// What costs are measured by: generic (the default), sm_80, sm_90a, h200, host (read from this machine and
+    /// measured), or a file. A build for GPUs alone takes the first of them.
+    #[cfg(feature = "compiler")]
+    #[arg(long, value_name = "NAME_OR_FILE")]
+    pub machine: Option<String>,
 }
 
 /// Where a model runs.

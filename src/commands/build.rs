@@ -3,7 +3,7 @@
 use super::args::BuildArgs;
 use super::failure::Failure;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use llmc::{CompileOptions, Error, compile, laws_without};
+use llmc::{CompileOptions, Error, compile, laws_without, machine};
 use std::time::Instant;
 
 /// Compiles, packs the weights and writes the artifact.
@@ -14,6 +14,7 @@ pub fn run(args: &BuildArgs) -> Result<(), Failure> {
         targets: args.target.clone(),
         models: args.model.models.clone(),
         laws: laws_without(&args.model.disable_rule)?,
+        machine: machine(args.model.machine.as_deref(), &args.target)?,
     };
     let compiled = compile(&args.model.model, &options)?;
     let kernels = compiled.artifact.targets.first().map_or(0, |t| t.kernels.len());

@@ -3,9 +3,10 @@
 use super::args::{InspectArgs, Stage};
 use super::failure::Failure;
 use llmc::source::{Source, Text};
-use llmc::{Error, laws_without, model, stages};
+use llmc::{Error, laws_without, machine, model, stages_for};
 use llmc_artifact::Checkpoint;
-use llmc_compiler::pipeline::BlockStages;
+use llmc_compiler::cost::Role;
+use llmc_compiler::pipeline::{BlockStages, Options};
 use llmc_compiler::target::Text as CodeText;
 use llmc_compiler::{group, plan};
 use llmc_frontend::{SourceMap, graph, syntax};
@@ -28,12 +29,24 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A block's kernels for prompts, and those for generated tokens where they are others.
+fn fused_text(block: &BlockStages) -> String {
+    if block.decode.is_none() {
+        return group::fused_text(&block.fused);
+    }
+    let of = |role: Role| format!("for {}\n{}", role.name(), group::fused_text(block.fused(role)));
+    Role::ALL.map(of).join("\n")
+}
+
 fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>) -> Result<String, Error> {
     let laws = laws_without(&args.model.disable_rule)?;
-    let code =
-        |form| stages(text, checkpoint, laws)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()));
+    let machine = machine(args.model.machine.as_deref(), std::slice::from_ref(&args.target))?;
+    let options = Options { laws, machine, ..Options::default() };
+    let code = |form| {
+        stages_for(text, checkpoint, &options)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()))
+    };
     let blocks = |show: fn(&BlockStages) -> String| -> Result<String, Error> {
-        let blocks = stages(text, checkpoint, laws)?.blocks;
+        let blocks = stages_for(text, checkpoint, &options)?.blocks;
         Ok(blocks.iter().map(|b| format!("block {}\n{}\n", b.name, show(b))).collect())
     };
     match args.stage {
@@ -45,13 +58,13 @@ fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>
         Stage::Graph => Ok(graph::text::print(&model(text, checkpoint.map(|c| c as &dyn Checkpoint))?.0)),
         Stage::Normal => blocks(|b| b.optimised.normal_text()),
         Stage::Egraph => blocks(|b| b.optimised.egraph_text()),
-        Stage::Fused => blocks(|b| group::fused_text(&b.fused)),
+        Stage::Fused => blocks(fused_text),
         Stage::Kernels => {
-            let kernels = stages(text, checkpoint, laws)?.kernels;
+            let kernels = stages_for(text, checkpoint, &options)?.kernels;
             Ok(kernels.iter().map(|k| format!("{}\n", **k)).collect())
         }
         Stage::Plan => {
-            let stages = stages(text, checkpoint, laws)?;
+            let stages = stages_for(text, checkpoint, &options)?;
             let names: Vec<_> = stages.kernels.iter().map(|k| k.name.clone()).collect();
             Ok(plan::plan_text(&stages.plan, &names))
         }

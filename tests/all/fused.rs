@@ -2,23 +2,17 @@
 
 use super::support::cases::{golden, load, root};
 use llmc_artifact::Format;
-use llmc_compiler::egraph::{BlockFacts, optimize};
-use llmc_compiler::group::{Facts, Fused, Machine, Unsupported, WeightFact, fuse, fused_text};
-use llmc_compiler::kernel::lower::{Lowered, lower};
+use llmc_compiler::cost::Role;
+use llmc_compiler::group::{Facts, Machine, Unsupported, WeightFact, fused_text};
 use llmc_compiler::kernel::{Body, KernelSpec, verify};
+use llmc_compiler::pipeline::{BlockStages as Block, compile_block};
+use llmc_compiler::rules::Laws;
 use llmc_frontend::graph::{BlockId, Model, Op};
 use llmc_frontend::syntax::{
     self,
     ast::{File, Item},
 };
 use llmc_frontend::{FileId, MODELS, Program, compile_text};
-
-/// A block through the stages.
-struct Block {
-    name: String,
-    fused: Fused,
-    lowered: Lowered,
-}
 
 /// Every block of a text compiled without weights; matrices count as stored in `format`.
 fn blocks(name: &str, text: &str, format: Format) -> Vec<Block> {
@@ -37,12 +31,14 @@ fn try_blocks(name: &str, text: &str, format: Format) -> Result<Vec<Block>, Unsu
     (0..model.blocks.len())
         .map(|b| {
             let weights = weight_facts(&model, b, format);
-            let quantised = weights.iter().map(|w| w.format.is_quantised()).collect();
-            let best = optimize(&model.blocks[b], &model.axes, &BlockFacts { quantised, ..BlockFacts::default() });
-            let facts = Facts { weights, picked: b == last, cache: Format::F16, machine: Machine::default() };
-            let fused = fuse(&best.terms, &best.roots, facts)?;
-            let lowered = lower(&fused, &model.blocks[b].name);
-            Ok(Block { name: model.blocks[b].name.clone(), fused, lowered })
+            let facts = Facts {
+                weights,
+                picked: b == last,
+                cache: Format::F16,
+                machine: Machine::default(),
+                role: Role::Prefill,
+            };
+            compile_block(&model.blocks[b], &model.axes, facts, Laws::ALL, &model.blocks[b].name)
         })
         .collect()
 }
@@ -67,9 +63,12 @@ pub(super) fn weight_facts(model: &Model, block: usize, format: Format) -> Vec<W
 fn shown(blocks: &[Block]) -> String {
     let mut out = String::new();
     for b in blocks {
-        out.push_str(&format!("# block {}\n\n{}\n", b.name, fused_text(&b.fused)));
-        for kernel in &b.lowered.block.kernels {
-            out.push_str(&format!("{}\n", kernel.spec));
+        for role in Role::ALL.iter().take(if b.decode.is_some() { 2 } else { 1 }) {
+            let of = if b.decode.is_some() { format!(", {}", role.name()) } else { String::new() };
+            out.push_str(&format!("# block {}{of}\n\n{}\n", b.name, fused_text(b.fused(*role))));
+            for kernel in &b.lowered(*role).block.kernels {
+                out.push_str(&format!("{}\n", kernel.spec));
+            }
         }
     }
     out

@@ -12,7 +12,9 @@
 //! - `refused NAME FORMATS`: statements that break the law's condition; the goal must not be in the e-graph. Without
 //!   statements the first spelling, stored otherwise. Every goal has one.
 //! - `fused FORMATS`, `kernels FORMATS`: lines `N PATTERN`, how many lines of the stage's text contain the pattern; `*` in
-//!   it is any text, and names are those of the first spelling.
+//!   it is any text, and names are those of the first spelling. `prefill` and `decode` are the groups that each role
+//!   runs, `caches` what outlives a step: a line each, with its name, its axes and its bound.
+//! - `instead KIND`: lines before a line `===` that are expected of the statements after it: where a choice falls otherwise.
 //!
 //! Wherever a text is optimized, its value is compared with the reference evaluator's on random inputs; wherever a
 //! stage is printed, no stored value may have two axes of tokens. `LLMC_GOAL=NAME` runs one file alone.
@@ -20,11 +22,14 @@
 use super::fused::{renamed, weight_facts};
 use super::support::goal::{GoalCase, Section, lets, load, names};
 use llmc_artifact::{Format, Type};
+use llmc_compiler::choose::{Chosen, choose};
+use llmc_compiler::cost::Role;
 use llmc_compiler::egraph::form::{Among, Form};
 use llmc_compiler::egraph::{BlockFacts, Optimized, optimize};
-use llmc_compiler::group::{Facts, Machine, fuse, fused_text};
+use llmc_compiler::group::{Facts, Fused, Machine, fused_text};
 use llmc_compiler::kernel::lower::lower;
 use llmc_compiler::normal::to_graph::to_graph;
+use llmc_compiler::plan::CachedValue;
 use llmc_frontend::compile_text;
 use llmc_frontend::graph::{Axes, AxisTable, Block, Model, Verified};
 use llmc_frontend::reference::{Tensor, evaluate_graph};
@@ -58,6 +63,7 @@ fn check_case(case: &GoalCase, failures: &mut String) {
             }
         }
     }
+    check_instead(case, failures);
     for refused in &case.refused {
         let body = if refused.body.trim().is_empty() { &case.spellings[0].body } else { &refused.body };
         for format in &refused.formats {
@@ -73,6 +79,31 @@ fn check_case(case: &GoalCase, failures: &mut String) {
             }
             assert!(any, "{}: `refused` names no goal", case.name);
             made.check_value(failures);
+        }
+    }
+}
+
+/// Texts of which a stage says something else than of the spellings.
+fn check_instead(case: &GoalCase, failures: &mut String) {
+    for instead in &case.instead {
+        let (lines, statements) = instead.body.split_once("===\n").expect("lines, `===`, statements");
+        let stage = instead.word.as_deref().expect("`instead` names a stage");
+        for format in &instead.formats {
+            let made = Made::new(&case.text(statements), *format, &instead.title);
+            made.check_value(failures);
+            check_lines(lines, &made.stage(stage), &instead.title, str::to_owned, failures);
+        }
+    }
+}
+
+fn check_lines(lines: &str, text: &str, what: &str, rename: impl Fn(&str) -> String, failures: &mut String) {
+    for line in lines.lines().filter(|l| !l.trim().is_empty()) {
+        let (count, pattern) = line.split_once(' ').unwrap_or_else(|| panic!("{what}: `{line}`"));
+        let pattern = rename(pattern);
+        let found = text.lines().filter(|l| contains(l, &pattern)).count();
+        let wanted: usize = count.parse().unwrap_or_else(|_| panic!("{what}: `{line}`"));
+        if found != wanted {
+            let _ = writeln!(failures, "{what}: {found} lines have `{pattern}`, not {wanted}\n{text}");
         }
     }
 }
@@ -96,16 +127,7 @@ fn check_spelling(case: &GoalCase, spelling: &Section, format: Format, other: bo
         }
     }
     for stage in case.stages.iter().filter(|s| s.formats.contains(&format)) {
-        let text = made.stage(&stage.kind);
-        for line in stage.body.lines().filter(|l| !l.trim().is_empty()) {
-            let (count, pattern) = line.split_once(' ').unwrap_or_else(|| panic!("{}: `{line}`", case.name));
-            let pattern = rename(pattern);
-            let found = text.lines().filter(|l| contains(l, &pattern)).count();
-            let wanted: usize = count.parse().unwrap_or_else(|_| panic!("{}: `{line}`", case.name));
-            if found != wanted {
-                let _ = writeln!(failures, "{what}: {found} lines have `{pattern}`, not {wanted}\n{text}");
-            }
-        }
+        check_lines(&stage.body, &made.stage(&stage.kind), what, rename, failures);
     }
 }
 
@@ -157,15 +179,21 @@ impl Made {
 
     fn stage(&self, stage: &str) -> String {
         let weights = weight_facts(&self.model, 0, self.format);
-        let facts = Facts { weights, picked: false, cache: Format::F16, machine: Machine::default() };
-        let fused = fuse(&self.optimised.terms, &self.optimised.roots, facts);
-        let fused = fused.unwrap_or_else(|e| panic!("{}: {e}", self.what));
-        for (axes, _) in &fused.terms.stored {
-            assert!(axes.iter().filter(|a| fused.terms.is_seq(*a)).count() <= 1, "{}: pairs of tokens", self.what);
+        let (cache, machine, role) = (Format::F16, Machine::default(), Role::Prefill);
+        let facts = Facts { weights, picked: false, cache, machine, role };
+        let Chosen { prefill, decode, .. } =
+            choose(&self.optimised, &facts).unwrap_or_else(|e| panic!("{}: {e}", self.what));
+        let decode = decode.unwrap_or_else(|| prefill.clone());
+        for fused in [&prefill, &decode] {
+            for (axes, _) in &fused.terms.stored {
+                assert!(axes.iter().filter(|a| fused.terms.is_seq(*a)).count() <= 1, "{}: pairs of tokens", self.what);
+            }
         }
         match stage {
-            "fused" => fused_text(&fused),
-            _ => lower(&fused, "goal").block.kernels.iter().map(|k| format!("{}\n", k.spec)).collect(),
+            "fused" | "prefill" => fused_text(&prefill),
+            "decode" => fused_text(&decode),
+            "caches" => caches(&prefill),
+            _ => lower(&prefill, "goal").block.kernels.iter().map(|k| format!("{}\n", k.spec)).collect(),
         }
     }
 
@@ -193,6 +221,17 @@ impl Made {
             assert!(want.data.iter().any(|x| x.is_finite() && *x != 0.0), "{}: `{name}` says nothing", self.what);
         }
     }
+}
+
+/// What outlives a step, a line each.
+fn caches(fused: &Fused) -> String {
+    let lowered = lower(fused, "goal");
+    let line = |((value, _), cache): (&(u32, usize), &CachedValue)| {
+        let axes = fused.terms.stored[*value as usize].0.iter().map(|a| fused.terms.axes[a].name.clone());
+        let window = cache.window.map_or(String::new(), |w| format!(", the last {w}"));
+        format!("{}[{}]{window}\n", cache.name, axes.collect::<Vec<_>>().join(", "))
+    };
+    fused.caches.iter().zip(&lowered.block.caches).map(line).collect()
 }
 
 /// Random params and weights of the model's only block, over a table that begins with the model's axes.

@@ -1,105 +1,337 @@
 //! One form out of the many: a node for every class that the results need, so that the whole is cheapest.
 //!
 //! Shared terms are paid once. A bottom-up pass that counts them again and again gives a first choice; then each choice
-//! is changed alone, as long as that makes the whole cheaper. No choice ever goes round in a circle, which is asserted.
+//! is changed alone, as long as that makes the whole cheaper: classes count their users, so that a change costs what it
+//! touches. Every change that comes out nearly as cheap is kept as one of the next best forms. No choice ever goes round
+//! in a circle, which is asserted.
 
-use super::cost::Prices;
-use super::node::{Algebra, Head, Node};
-use crate::normal::{Term, TermId, Terms};
+use super::cost::{Class, FORBIDDEN, Priced, Prices};
+use super::node::{Algebra, Node};
 use egg::Id;
 use indexmap::IndexMap;
-use llmc_frontend::graph::{Axes, AxisId};
 
 /// The chosen node of every class.
 pub type Choice = IndexMap<Id, Node>;
 
-/// The cheapest choice for `roots` that was found, and its cost.
-pub fn extract(egraph: &Algebra, roots: &[Id]) -> (Choice, f64) {
-    let prices = Prices::new(egraph);
-    let mut choice = cheapest(egraph, &prices, &Choice::new());
-    let mut best = total(egraph, &prices, &choice, roots).expect("extract: the first choice has no circle");
-    loop {
-        let before = best;
-        let mut used = order(egraph, &choice, roots).expect("extract: choices have no circle");
-        let mut beside = what_else(egraph, &prices, &choice, &used);
-        for class in used.clone() {
-            if egraph[class].nodes.len() < 2 || !used.contains(&class) {
+/// Sweeps over all classes in use; each makes the whole cheaper, and few are ever needed.
+const SWEEPS: usize = 12;
+
+/// A form: which node each class takes, and what the whole costs.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// By class; `None` where a class has no form.
+    picks: Vec<Option<u16>>,
+    /// Seconds, by the estimate of `cost`.
+    pub seconds: f64,
+}
+
+impl Form {
+    /// The classes that it reads at other tokens to make `roots`, ascending.
+    pub fn read_classes(&self, prices: &Prices, roots: &[Class]) -> Vec<Class> {
+        let mut seen = vec![false; prices.count()];
+        let (mut found, mut stack) = (Vec::new(), roots.to_vec());
+        while let Some(c) = stack.pop() {
+            let Some(pick) = self.picks[c as usize].filter(|_| !std::mem::replace(&mut seen[c as usize], true)) else {
                 continue;
-            }
-            if let Some((better, cost)) = improve(egraph, &prices, roots, class, &beside, best) {
-                (choice, best) = (better, cost);
-                used = order(egraph, &choice, roots).expect("extract: choices have no circle");
-                beside = what_else(egraph, &prices, &choice, &used);
-            }
+            };
+            let node = &prices.nodes(c)[pick as usize];
+            found.extend(node.reads);
+            stack.extend(&node.children);
         }
-        if best >= before {
-            return (choice, best);
-        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// The form as nodes by class, as terms are made of it: a value that is read under several names is one.
+    pub fn choice(&self, prices: &Prices) -> Choice {
+        self.nodes(prices, |node| &node.node)
+    }
+
+    /// The form as nodes of the e-graph by class.
+    pub fn plain(&self, prices: &Prices) -> Choice {
+        self.nodes(prices, |node| &node.plain)
+    }
+
+    fn nodes(&self, prices: &Prices, which: fn(&Priced) -> &Node) -> Choice {
+        let of = |c: usize| {
+            let node = &prices.nodes(c as Class)[self.picks[c]? as usize];
+            Some((prices.id(c as Class), which(node).clone()))
+        };
+        (0..prices.count()).filter_map(of).collect()
     }
 }
 
-/// The choice for the classes in use, and for every other class what is cheapest beside those.
-fn what_else(egraph: &Algebra, prices: &Prices, choice: &Choice, used: &[Id]) -> Choice {
-    let there: Choice = used.iter().map(|c| (*c, choice[c].clone())).collect();
-    cheapest(egraph, prices, &there)
+/// What may be chosen.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// The classes that may be read at other tokens; all of them where there is no list.
+    pub readable: Option<&'a [Class]>,
+    /// Forms to keep.
+    pub forms: usize,
 }
 
-/// The best other node for a class in use, if it makes the whole cheaper than `best`.
-fn improve(
-    egraph: &Algebra,
-    prices: &Prices,
-    roots: &[Id],
-    class: Id,
-    beside: &Choice,
-    best: f64,
-) -> Option<(Choice, f64)> {
-    let mut better: Option<(Choice, f64)> = None;
-    for node in sorted_nodes(egraph, class) {
-        let mut trial = beside.clone();
-        trial.insert(class, node);
-        let least = better.as_ref().map_or(best, |b| b.1);
-        if let Some(cost) = total(egraph, prices, &trial, roots).filter(|cost| *cost < least) {
-            better = Some((trial, cost));
+/// The cheapest forms for `roots` that were found, the best first; none where the roots cannot be made.
+pub fn extract(prices: &Prices, roots: &[Class], limits: Limits, start: Option<&Form>) -> Vec<Form> {
+    let mut search = Search::new(prices, roots, limits);
+    search.start(start);
+    if roots.iter().any(|r| search.picks[*r as usize].is_none()) {
+        return vec![];
+    }
+    for _ in 0..SWEEPS {
+        let before = search.total();
+        search.sweep();
+        if !search.total().beats(before) {
+            break;
+        }
+        search.refresh();
+    }
+    search.nearby(limits.forms)
+}
+
+/// A choice with the number of users of every class, and the cost of those that have one.
+struct Search<'a> {
+    prices: &'a Prices,
+    roots: Vec<Class>,
+    limits: Limits<'a>,
+    picks: Vec<Option<u16>>,
+    users: Vec<u32>,
+    /// What nodes in use cost beside prologues.
+    sum: Sum,
+}
+
+/// A sum of seconds from which seconds are taken away again: what is forbidden is counted apart, it would swallow them.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    seconds: f64,
+    forbidden: i32,
+    /// Nodes, heavier ones with more children: what decides between equals.
+    weight: i64,
+}
+
+/// What a form costs, and how large it is.
+#[derive(Clone, Copy)]
+struct Total {
+    seconds: f64,
+    weight: i64,
+}
+
+impl Total {
+    /// Whether it is cheaper than another, or as cheap and smaller. Sums of the same in another order differ by roundings.
+    fn beats(self, other: Total) -> bool {
+        let noise = 1e-10 * other.seconds;
+        let equal = (self.seconds - other.seconds).abs() <= noise;
+        if equal { self.weight < other.weight } else { self.seconds < other.seconds }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, node: Option<&Priced>, times: i32) {
+        self.seconds += node.map_or(0.0, |n| n.fixed) * f64::from(times);
+        self.forbidden += if node.is_none_or(|n| n.forbidden) { times } else { 0 };
+        self.weight += node.map_or(0, |n| 1000 + n.children.len() as i64) * i64::from(times);
+    }
+}
+
+impl<'a> Search<'a> {
+    fn new(prices: &'a Prices, roots: &[Class], limits: Limits<'a>) -> Search<'a> {
+        let n = prices.count();
+        Search { prices, roots: roots.to_vec(), limits, picks: vec![None; n], users: vec![0; n], sum: Sum::default() }
+    }
+
+    fn start(&mut self, from: Option<&Form>) {
+        let fits = |f: &&Form| {
+            let allowed = f.picks.iter().zip(0..).all(|(p, c)| p.is_none_or(|p| self.allowed(c, p)));
+            allowed && self.roots.iter().all(|r| f.picks[*r as usize].is_some())
+        };
+        self.picks = match from.filter(fits) {
+            Some(form) => form.picks.clone(),
+            None => self.cheapest(&vec![false; self.prices.count()]),
+        };
+        self.count();
+    }
+
+    /// Whether a class may take a node.
+    fn allowed(&self, class: Class, pick: u16) -> bool {
+        let reads = self.prices.nodes(class)[pick as usize].reads;
+        match (self.limits.readable, reads) {
+            (Some(list), Some(of)) => list.contains(&of),
+            _ => true,
         }
     }
-    better
-}
 
-fn sorted_nodes(egraph: &Algebra, class: Id) -> Vec<Node> {
-    let mut nodes = egraph[class].nodes.clone();
-    nodes.sort_unstable();
-    nodes
-}
+    fn chosen(&self, class: Class) -> Option<&'a Priced> {
+        self.picks[class as usize].map(|p| &self.prices.nodes(class)[p as usize])
+    }
 
-fn sorted_classes(egraph: &Algebra) -> Vec<Id> {
-    let mut classes: Vec<_> = egraph.classes().map(|c| c.id).collect();
-    classes.sort_unstable();
-    classes
-}
+    /// Counts users anew, from the roots.
+    fn count(&mut self) {
+        self.users.fill(0);
+        self.sum = Sum::default();
+        for root in self.roots.clone() {
+            self.hold(root);
+        }
+    }
 
-/// The cheapest tree of every class, where classes that are `there` already are free, and stay as they are.
-pub(super) fn cheapest(egraph: &Algebra, prices: &Prices, there: &Choice) -> Choice {
-    let classes = sorted_classes(egraph);
-    let mut costs: IndexMap<Id, f64> = there.keys().map(|c| (*c, 0.0)).collect();
-    let mut choice = there.clone();
-    loop {
-        let mut changed = false;
-        for class in classes.iter().filter(|c| !there.contains_key(*c)) {
-            for node in &egraph[*class].nodes {
-                let below: Option<f64> = node.children.iter().map(|x| costs.get(&egraph.find(*x)).copied()).sum();
-                let Some(below) = below else { continue };
-                let cost = below + prices.node(egraph, *class, node, &|x| choice.get(&egraph.find(x)));
-                if costs.get(class).is_none_or(|c| cost < *c) {
-                    costs.insert(*class, cost);
-                    choice.insert(*class, node.clone());
-                    changed = true;
+    /// One more user, and with the first of them what the class needs.
+    fn hold(&mut self, class: Class) {
+        let mut stack = vec![class];
+        while let Some(c) = stack.pop() {
+            self.users[c as usize] += 1;
+            if self.users[c as usize] == 1 {
+                let node = self.chosen(c);
+                self.sum.add(node, 1);
+                stack.extend(node.iter().flat_map(|n| &n.children));
+            }
+        }
+    }
+
+    /// One user fewer, and with the last of them what the class needed.
+    fn release(&mut self, class: Class) {
+        let mut stack = vec![class];
+        while let Some(c) = stack.pop() {
+            self.users[c as usize] -= 1;
+            if self.users[c as usize] == 0 {
+                let node = self.chosen(c);
+                self.sum.add(node, -1);
+                stack.extend(node.iter().flat_map(|n| &n.children));
+            }
+        }
+    }
+
+    fn total(&self) -> Total {
+        let chosen = |c: Class| self.chosen(c);
+        let sums = (0..self.prices.count() as Class).filter(|c| self.users[*c as usize] > 0);
+        let nodes = sums.filter_map(|c| self.chosen(c)).filter(|n| n.sums);
+        let prologues: f64 = nodes.map(|n| self.prices.prologues(n, &chosen)).sum();
+        let seconds = self.sum.seconds + prologues + FORBIDDEN * f64::from(self.sum.forbidden);
+        Total { seconds, weight: self.sum.weight }
+    }
+
+    /// Takes another node for a class in use. Returns false, and changes nothing, where it would go in a circle.
+    fn switch(&mut self, class: Class, pick: u16) -> bool {
+        let old = self.chosen(class).expect("extract: a class in use has a node");
+        let new = &self.prices.nodes(class)[pick as usize];
+        if self.reaches(&new.children, class) {
+            return false;
+        }
+        self.picks[class as usize] = Some(pick);
+        self.sum.add(Some(new), 1);
+        self.sum.add(Some(old), -1);
+        new.children.iter().for_each(|x| self.hold(*x));
+        old.children.iter().for_each(|x| self.release(*x));
+        true
+    }
+
+    /// Whether what is chosen below some classes needs `goal`.
+    fn reaches(&self, from: &[Class], goal: Class) -> bool {
+        let mut seen = vec![false; self.prices.count()];
+        let mut stack = from.to_vec();
+        while let Some(c) = stack.pop() {
+            if c == goal {
+                return true;
+            }
+            if !std::mem::replace(&mut seen[c as usize], true) {
+                stack.extend(self.chosen(c).iter().flat_map(|n| &n.children));
+            }
+        }
+        false
+    }
+
+    /// Every class in use takes the node that makes the whole cheapest.
+    fn sweep(&mut self) {
+        let mut best = self.total();
+        for class in 0..self.prices.count() as Class {
+            for pick in 0..self.prices.nodes(class).len() as u16 {
+                let Some(old) = self.picks[class as usize] else { break };
+                if self.users[class as usize] == 0 || old == pick || !self.allowed(class, pick) {
+                    continue;
+                }
+                if !self.switch(class, pick) {
+                    continue;
+                }
+                let total = self.total();
+                if total.beats(best) {
+                    best = total;
+                } else {
+                    assert!(self.switch(class, old), "extract: a change that is taken back makes no circle");
                 }
             }
         }
-        if !changed {
-            return choice;
-        }
     }
+
+    /// Classes out of use take what is cheapest beside those in use.
+    fn refresh(&mut self) {
+        let there: Vec<_> = self.users.iter().map(|n| *n > 0).collect();
+        self.picks = self.cheapest(&there);
+        self.count();
+    }
+
+    /// The cheapest tree of every class, where classes that are `there` already are free, and stay as they are.
+    fn cheapest(&self, there: &[bool]) -> Vec<Option<u16>> {
+        let n = self.prices.count();
+        let mut costs: Vec<f64> = (0..n).map(|c| if there[c] { 0.0 } else { f64::INFINITY }).collect();
+        let mut picks: Vec<_> = (0..n).map(|c| self.picks[c].filter(|_| there[c])).collect();
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for c in (0..n).filter(|c| !there[*c]) {
+                for (pick, node) in self.prices.nodes(c as Class).iter().enumerate() {
+                    let own = node.fixed + if node.forbidden { FORBIDDEN } else { 0.0 };
+                    let below = own + node.children.iter().map(|x| costs[*x as usize]).sum::<f64>();
+                    if below >= costs[c] || !self.allowed(c as Class, pick as u16) {
+                        continue;
+                    }
+                    let chosen = |x: Class| picks[x as usize].map(|p| &self.prices.nodes(x)[p as usize]);
+                    let cost = below + self.prices.prologues(node, &chosen);
+                    if cost < costs[c] {
+                        (costs[c], picks[c], changed) = (cost, Some(pick as u16), true);
+                    }
+                }
+            }
+        }
+        picks
+    }
+
+    fn form(&self) -> Form {
+        Form { picks: self.picks.clone(), seconds: self.total().seconds }
+    }
+
+    /// This form, and the best of those that one change makes of it.
+    fn nearby(mut self, count: usize) -> Vec<Form> {
+        let mut forms = vec![self.form()];
+        let mut others: Vec<(f64, Class, u16)> = Vec::new();
+        for class in (0..self.prices.count() as Class).filter(|_| count > 1) {
+            for pick in 0..self.prices.nodes(class).len() as u16 {
+                let Some(old) = self.picks[class as usize] else { break };
+                if self.users[class as usize] == 0 || old == pick || !self.allowed(class, pick) {
+                    continue;
+                }
+                if self.switch(class, pick) {
+                    others.push((self.total().seconds, class, pick));
+                    assert!(self.switch(class, old), "extract: a change that is taken back makes no circle");
+                }
+            }
+        }
+        others.retain(|o| o.0 < FORBIDDEN);
+        others.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        for (_, class, pick) in others.into_iter().take(count - 1) {
+            let old = self.picks[class as usize].expect("extract: a class in use has a node");
+            assert!(self.switch(class, pick), "extract: a change that was tried makes no circle");
+            forms.push(self.form());
+            assert!(self.switch(class, old), "extract: a change that is taken back makes no circle");
+        }
+        forms
+    }
+}
+
+/// The cheapest tree of every class, where classes that are `there` already stay as they are.
+#[cfg(test)]
+pub(super) fn cheapest(egraph: &Algebra, prices: &Prices, there: &Choice) -> Choice {
+    assert!(there.is_empty() && egraph.number_of_classes() == prices.count());
+    let search = Search::new(prices, &[], Limits { readable: None, forms: 1 });
+    let picks = search.cheapest(&vec![false; prices.count()]);
+    Form { picks, seconds: 0.0 }.choice(prices)
 }
 
 /// The classes that `roots` need under a choice, children first; `None` where it goes round in a circle.
@@ -134,180 +366,4 @@ pub fn order(egraph: &Algebra, choice: &Choice, roots: &[Id]) -> Option<Vec<Id>>
         }
     }
     Some(out)
-}
-
-/// What a choice costs, each class once.
-fn total(egraph: &Algebra, prices: &Prices, choice: &Choice, roots: &[Id]) -> Option<f64> {
-    let order = order(egraph, choice, roots)?;
-    let chosen = |x: Id| choice.get(&egraph.find(x));
-    Some(order.iter().map(|c| prices.node(egraph, *c, &choice[c], &chosen)).sum())
-}
-
-/// The terms of a choice, with the names that people gave to classes. Bound axes take the lowest level that their
-/// bodies leave; nothing is normalised again.
-pub fn rebuild(egraph: &Algebra, choice: &Choice, people: &People, roots: &[Id]) -> (Terms, Vec<TermId>) {
-    let order = order(egraph, choice, roots).expect("extract: the choice has no circle");
-    let mut terms = egraph.analysis.terms.emptied();
-    let names = binder_names(egraph, choice, &order, roots, &mut terms);
-    let mut build = Build { egraph, choice, people, names, terms, done: IndexMap::new() };
-    let roots = roots.iter().map(|r| build.class(*r, &[])).collect();
-    (build.terms, roots)
-}
-
-/// The names that the text gave to some classes.
-pub type People = IndexMap<Id, String>;
-
-/// For every class that binds axes, what each is called.
-type Names = IndexMap<Id, Vec<(AxisId, AxisId)>>;
-
-fn binder_names(egraph: &Algebra, choice: &Choice, order: &[Id], roots: &[Id], terms: &mut Terms) -> Names {
-    let mut heights: IndexMap<Id, IndexMap<AxisId, u32>> = IndexMap::new();
-    let mut names = Names::new();
-    // A part of a block may have bound axes free: names start above theirs.
-    let mut lowest: IndexMap<AxisId, u32> = IndexMap::new();
-    for (stem, level) in roots.iter().flat_map(|r| egraph[*r].data.axes.iter()).filter_map(|a| terms.binders.get(&a)) {
-        let low = lowest.entry(*stem).or_default();
-        *low = (*low).max(*level);
-    }
-    for class in order {
-        let node = &choice[class];
-        let mut height = lowest.clone();
-        for child in &node.children {
-            for (stem, h) in &heights[&egraph.find(*child)] {
-                let top = height.entry(*stem).or_default();
-                *top = (*top).max(*h);
-            }
-        }
-        let bound = match &node.head {
-            Head::Sum(bound) | Head::Reduce(_, bound) => bound.clone(),
-            Head::TopK(axis, _) => Axes::from_iter([*axis]),
-            _ => Axes::none(),
-        };
-        for a in bound.iter() {
-            let stem = terms.stem(a);
-            let level = height.entry(stem).or_default();
-            *level += 1;
-            let name = terms.binder(stem, *level);
-            names.entry(*class).or_default().push((a, name));
-        }
-        heights.insert(*class, height);
-    }
-    names
-}
-
-struct Build<'a> {
-    egraph: &'a Algebra,
-    choice: &'a Choice,
-    people: &'a People,
-    names: Names,
-    terms: Terms,
-    done: IndexMap<(Id, Vec<(AxisId, AxisId)>), TermId>,
-}
-
-impl Build<'_> {
-    /// The term of a class, some of its free axes renamed.
-    fn class(&mut self, class: Id, to: &[(AxisId, AxisId)]) -> TermId {
-        let class = self.egraph.find(class);
-        let free = &self.egraph[class].data.axes;
-        let mut to: Vec<_> = to.iter().filter(|(a, b)| a != b && free.contains(*a)).copied().collect();
-        to.sort_unstable();
-        if let Some(done) = self.done.get(&(class, to.clone())) {
-            return *done;
-        }
-        let term = self.node(class, &to);
-        if let Some(name) = self.people.get(&class)
-            && !self.terms.operands(term).is_empty()
-        {
-            self.terms.set_name(term, name);
-        }
-        self.done.insert((class, to), term);
-        term
-    }
-
-    fn all(&mut self, xs: &[Id], to: &[(AxisId, AxisId)]) -> Vec<TermId> {
-        xs.iter().map(|x| self.class(*x, to)).collect()
-    }
-
-    /// `to` extended by what a class calls the axes it binds, and those.
-    fn bind(&self, class: Id, to: &[(AxisId, AxisId)]) -> (Vec<(AxisId, AxisId)>, Axes) {
-        let names = self.names.get(&class).cloned().unwrap_or_default();
-        let bound = names.iter().map(|(_, b)| *b).collect();
-        let outer = to.iter().filter(|(a, _)| !names.iter().any(|(b, _)| a == b)).copied();
-        (outer.chain(names.iter().copied()).collect(), bound)
-    }
-
-    fn node(&mut self, class: Id, to: &[(AxisId, AxisId)]) -> TermId {
-        let choice = self.choice;
-        let node = &choice[&class];
-        let sorted = |mut xs: Vec<TermId>| {
-            xs.sort_unstable();
-            xs
-        };
-        let term = match &node.head {
-            Head::Leaf(term) => return self.leaf(term, to),
-            Head::Product => Term::Sum(Axes::none(), sorted(self.all(&node.children, to))),
-            Head::Plus => Term::Plus(sorted(self.all(&node.children, to))),
-            Head::Map(op) => Term::Map(*op, self.all(&node.children, to)),
-            Head::Sum(_) => {
-                let (inner, bound) = self.bind(class, to);
-                Term::Sum(bound, sorted(self.all(&node.children, &inner)))
-            }
-            Head::Reduce(op, _) => {
-                let (inner, bound) = self.bind(class, to);
-                Term::Reduce(*op, bound, self.class(node.children[0], &inner))
-            }
-            Head::TopK(_, rank) => {
-                let (inner, bound) = self.bind(class, to);
-                let rank = to.iter().find(|(a, _)| a == rank).map_or(*rank, |(_, b)| *b);
-                Term::TopK(bound.as_slice()[0], rank, self.class(node.children[0], &inner))
-            }
-            Head::Read(s) => {
-                let s = to.iter().find(|(a, _)| a == s).map_or(*s, |(_, b)| *b);
-                Term::Read(self.class(node.children[0], to), s)
-            }
-            Head::Index(read) => return self.index(&node.children, read, to),
-        };
-        self.terms.add(term)
-    }
-
-    fn leaf(&mut self, term: &Term, to: &[(AxisId, AxisId)]) -> TermId {
-        if let (Term::Iota(_), [(_, b)]) = (term, to) {
-            return self.terms.add(Term::Iota(*b));
-        }
-        let leaf = self.terms.add(term.clone());
-        if to.is_empty() {
-            return leaf;
-        }
-        let at = to.iter().map(|(a, b)| (*a, self.terms.add(Term::Iota(*b)))).collect();
-        self.terms.add(Term::Index(leaf, at))
-    }
-
-    /// A read axis that is renamed elsewhere is renamed here too, so that what is read stays one term.
-    fn index(&mut self, children: &[Id], read: &[AxisId], to: &[(AxisId, AxisId)]) -> TermId {
-        let of = self.egraph.find(children[0]);
-        let leaf = matches!(self.choice[&of].head, Head::Leaf(_));
-        let free = self.egraph[of].data.axes.clone();
-        let (mut inner, mut at) = (Vec::new(), Vec::new());
-        for (a, i) in read.iter().zip(&children[1..]) {
-            let i = self.class(*i, to);
-            let renamed = to.iter().find(|(b, _)| a == b).map(|(_, b)| *b).filter(|b| !leaf && !free.contains(*b));
-            if let Some(b) = renamed {
-                inner.push((*a, b));
-            }
-            at.push((renamed.unwrap_or(*a), i));
-        }
-        if leaf {
-            let Head::Leaf(term) = &self.choice[&of].head else { unreachable!("asked above") };
-            let leaf = self.terms.add(term.clone());
-            for (a, b) in to.iter().filter(|(a, _)| free.contains(*a) && !read.contains(a)) {
-                at.push((*a, self.terms.add(Term::Iota(*b))));
-            }
-            at.sort_unstable();
-            return self.terms.add(Term::Index(leaf, at));
-        }
-        inner.extend(to.iter().filter(|(a, _)| !read.contains(a)));
-        let x = self.class(of, &inner);
-        at.sort_unstable();
-        self.terms.add(Term::Index(x, at))
-    }
 }

@@ -31,12 +31,12 @@ pub struct Saturation {
     pub joins: Vec<(Law, Node, Node)>,
 }
 
-/// Applies the laws to a fixed point.
-pub fn saturate(egraph: &mut Algebra) -> Saturation {
+/// Applies the laws to a fixed point, or until there are so many nodes.
+pub fn saturate(egraph: &mut Algebra, nodes: usize) -> Saturation {
     let mut report = Saturation::default();
     let mut seen: indexmap::IndexSet<(Id, Node)> = indexmap::IndexSet::new();
     egraph.rebuild();
-    while report.rounds < ROUND_LIMIT && egraph.total_size() < NODE_LIMIT {
+    while report.rounds < ROUND_LIMIT && egraph.total_size() < nodes {
         report.rounds += 1;
         let mut todo: Vec<(Id, Node)> =
             egraph.classes().flat_map(|c| c.nodes.iter().map(|n| (c.id, n.clone()))).collect();

@@ -1,100 +1,148 @@
-//! What a kernel costs: bytes moved and operations on a roofline, and a launch.
+//! What a kernel costs whole: the bytes it moves and its operations on the machine's roofline, and its launch.
 
-use super::{Facts, Form, Value, Work};
+use super::{Contraction, Facts, Fold, Form, Fused, Value, Work};
+use crate::alpha;
+use crate::cost::{Arithmetic, Cost, Kernel, element_bytes};
 use crate::normal::{TermId, Terms};
 use llmc_artifact::Format;
 use llmc_frontend::graph::{Axes, AxisId};
 use std::collections::BTreeSet;
 
-/// The roofline that costs are measured by, and the lengths that stand for those known only when it runs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Machine {
-    /// Bytes a second from memory.
-    pub bytes: f64,
-    /// Floating-point operations a second.
-    pub flops: f64,
-    /// Seconds of one launch.
-    pub launch: f64,
-    /// Tokens of a step.
-    pub rows: u64,
-    /// Tokens that a token sees.
-    pub keys: u64,
+/// What all kernels of a block cost, one after another, in the role and on the machine of `facts`.
+pub fn whole(fused: &Fused, facts: &Facts) -> Cost {
+    fused.groups.iter().map(|g| kernel(&fused.terms, &fused.values, &g.values, facts)).sum()
 }
 
-impl Default for Machine {
-    /// One generated token late in a conversation, on a machine with few cores.
-    fn default() -> Machine {
-        Machine { bytes: 2e10, flops: 1e11, launch: 3e-6, rows: 1, keys: 1024 }
-    }
-}
-
-impl Machine {
-    fn len(&self, terms: &Terms, axis: AxisId) -> f64 {
-        match terms.axes.len_of(axis) {
-            Some(n) => n as f64,
-            None if terms.views.contains_key(&axis) => self.keys as f64,
-            None => self.rows as f64,
-        }
-    }
-
-    fn points(&self, terms: &Terms, axes: &Axes) -> f64 {
-        axes.iter().map(|a| self.len(terms, a)).product()
-    }
-}
-
-/// Seconds that one kernel takes which computes all of `members`: what they share is paid once.
-pub fn seconds(terms: &Terms, values: &[Value], members: &[u32], facts: &Facts) -> f64 {
-    let m = &facts.machine;
-    let (mut bytes, mut flops) = (0.0, 0.0);
+/// What one kernel costs which computes all of `members`: what they share is paid once.
+pub fn kernel(terms: &Terms, values: &[Value], members: &[u32], facts: &Facts) -> Cost {
+    let mut of = Counted { terms, values, facts, kernel: Kernel::new(&facts.machine), reduced: BTreeSet::new() };
     let mut read = BTreeSet::new();
-    let mut reduced: BTreeSet<TermId> = BTreeSet::new();
     for n in members {
         let value = &values[*n as usize];
-        let axes = &terms.stored[*n as usize].0;
-        flops += m.points(terms, axes) * terms.operands(value.term).len().max(1) as f64;
-        bytes += value.forms.iter().map(|f| m.points(terms, axes) * element_bytes(form_format(f))).sum::<f64>();
+        of.stores(*n);
+        of.reductions(&value.work);
         read.extend(value.loads.iter().copied());
-        match &value.work {
-            Work::Map | Work::TopK => {}
-            Work::Contract(c) => {
-                for p in c.products.iter().filter(|p| reduced.insert(p.term)) {
-                    let size = m.points(terms, terms.free(p.weight));
-                    bytes += size * element_bytes(p.format);
-                    flops += 2.0 * size * m.rows as f64;
-                }
-                for (_, body) in c.stats.iter().filter(|s| reduced.insert(s.0)) {
-                    flops += 2.0 * m.points(terms, terms.free(*body));
-                }
-            }
-            Work::Stream(f) => {
-                let over: Axes = f.stream.over.iter().copied().collect();
-                for s in f.stream.states.iter().filter(|s| reduced.insert(s.source)) {
-                    flops += 4.0 * m.points(terms, &terms.free(s.source).union(&over));
-                }
-                for d in f.dots.iter().filter(|d| reduced.insert(**d)) {
-                    let inner = crate::alpha::reduction(terms, *d).map_or(Axes::none(), |(_, b)| b);
-                    flops += 2.0 * m.points(terms, &terms.free(*d).union(&inner));
-                }
+    }
+    read.iter().for_each(|n| of.read(*n));
+    of.kernel.cost()
+}
+
+struct Counted<'a> {
+    terms: &'a Terms,
+    values: &'a [Value],
+    facts: &'a Facts,
+    kernel: Kernel<'a>,
+    /// Reductions that are counted already.
+    reduced: BTreeSet<TermId>,
+}
+
+impl Counted<'_> {
+    fn points(&self, axes: &Axes) -> f64 {
+        let lengths = self.facts.role.lengths();
+        let length = |axis: AxisId| match self.terms.axes.len_of(axis) {
+            Some(n) => n as f64,
+            None if self.terms.views.contains_key(&axis) => lengths.keys as f64,
+            None => lengths.rows as f64,
+        };
+        axes.iter().map(length).product()
+    }
+
+    fn axes(&self, n: u32) -> &Axes {
+        &self.terms.stored[n as usize].0
+    }
+
+    /// What a value's formula costs at every point, and its forms written.
+    fn stores(&mut self, n: u32) {
+        let (value, points) = (&self.values[n as usize], self.points(self.axes(n)));
+        let operations = self.terms.operands(value.term).len().max(1) as f64;
+        self.kernel.compute(Arithmetic::Scalar, points * operations);
+        for form in &value.forms {
+            match form {
+                Form::Dense { format, .. } => self.kernel.value(points * element_bytes(*format)),
+                Form::Cache { format, .. } => self.kernel.memory(points * element_bytes(*format)),
             }
         }
     }
-    bytes += read.iter().map(|n| read_bytes(terms, values, *n, m)).sum::<f64>();
-    m.launch + (bytes / m.bytes).max(flops / m.flops)
-}
 
-fn read_bytes(terms: &Terms, values: &[Value], n: u32, m: &Machine) -> f64 {
-    let axes = &terms.stored[n as usize].0;
-    let cached = values[n as usize].forms.iter().any(|f| matches!(f, Form::Cache { .. }));
-    let again = if cached { m.keys as f64 / m.rows as f64 } else { 1.0 };
-    m.points(terms, axes) * 4.0 * again
-}
-
-fn form_format(form: &Form) -> Format {
-    match form {
-        Form::Dense { format, .. } | Form::Cache { format, .. } => *format,
+    /// A value's own reductions, those that are not counted already.
+    fn reductions(&mut self, work: &Work) {
+        match work {
+            Work::Map | Work::TopK => {}
+            Work::Contract(c) => self.products(c),
+            Work::Stream(f) => {
+                let over: Axes = f.stream.over.iter().copied().collect();
+                for s in &f.stream.states {
+                    let points = self.points(&self.terms.free(s.source).union(&over));
+                    self.once(s.source, Arithmetic::F32, 4.0 * points);
+                }
+                for d in &f.dots {
+                    let inner = alpha::reduction(self.terms, *d).map_or(Axes::none(), |(_, b)| b);
+                    let points = self.points(&self.terms.free(*d).union(&inner));
+                    self.once(*d, Arithmetic::F32, 2.0 * points);
+                }
+                self.weights_of(f);
+            }
+        }
     }
-}
 
-fn element_bytes(format: Format) -> f64 {
-    format.block_bytes() as f64 / format.block() as f64
+    fn products(&mut self, c: &Contraction) {
+        let rows = self.facts.role.lengths().rows as f64;
+        for p in &c.products {
+            let size = self.points(self.terms.free(p.weight));
+            if self.once(p.term, Arithmetic::of(p.format), 2.0 * size * rows) {
+                self.kernel.memory(size * element_bytes(p.format));
+            }
+        }
+        for (term, body) in &c.stats {
+            let points = self.points(self.terms.free(*body));
+            self.once(*term, Arithmetic::Scalar, 2.0 * points);
+        }
+    }
+
+    /// Counts a reduction's operations unless they are counted already.
+    fn once(&mut self, reduction: TermId, kind: Arithmetic, operations: f64) -> bool {
+        let first = self.reduced.insert(reduction);
+        if first {
+            self.kernel.compute(kind, operations);
+        }
+        first
+    }
+
+    /// Weights that a loop over constant axes multiplies with: each element once, those that tokens chose for every
+    /// token until all of the weight is read.
+    fn weights_of(&mut self, f: &Fold) {
+        let mut seen = BTreeSet::new();
+        let mut stack: Vec<TermId> = f.stream.states.iter().map(|s| s.body).collect();
+        while let Some(x) = stack.pop() {
+            if !seen.insert(x) {
+                continue;
+            }
+            match super::value::weight_below(self.terms, x) {
+                Some(slot) => {
+                    let whole = self.points(&self.terms.weights[slot as usize].0);
+                    let read = self.points(self.terms.free(x)).min(whole);
+                    let format = self.facts.weights.get(slot as usize).map_or(Format::F32, |w| w.format);
+                    self.kernel.memory(read * element_bytes(format));
+                }
+                None => stack.extend(self.terms.operands(x)),
+            }
+        }
+    }
+
+    /// A stored value that the kernel reads: what other tokens appended comes from memory.
+    fn read(&mut self, n: u32) {
+        let cached = self.values[n as usize].forms.iter().find_map(|f| match f {
+            Form::Cache { format, .. } => Some(*format),
+            Form::Dense { .. } => None,
+        });
+        let points = self.points(self.axes(n));
+        match cached {
+            Some(format) => {
+                let lengths = self.facts.role.lengths();
+                let seen = points / lengths.rows as f64 * lengths.keys as f64;
+                self.kernel.memory(seen * element_bytes(format));
+            }
+            None => self.kernel.value(points * 4.0),
+        }
+    }
 }

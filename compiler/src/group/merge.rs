@@ -1,6 +1,6 @@
 //! Values with one loop share a kernel, unless that would make a cycle or cost more.
 
-use super::cost::seconds;
+use super::cost::kernel;
 use super::{Facts, Fold, Group, Input, Value, Work};
 use crate::normal::{Term, TermId, Terms};
 use llmc_frontend::graph::{Axes, AxisId};
@@ -74,7 +74,7 @@ impl Merge<'_> {
                 continue;
             }
             let together: Vec<_> = self.members[g].iter().copied().chain([n]).collect();
-            let cost = |m: &[u32]| seconds(self.terms, self.values, m, self.facts);
+            let cost = |m: &[u32]| kernel(self.terms, self.values, m, self.facts).seconds;
             let (fused, apart) = (cost(&together), cost(&self.members[g]) + cost(&[n]));
             if fused <= apart {
                 chosen = Some(g);

@@ -8,6 +8,7 @@
 //! Groups are formed from the values up: a value takes the deepest loop in its formula, everything else in the
 //! formula is loaded; values with one loop share a group, unless that would make a cycle or cost more.
 
+mod agree;
 mod cost;
 mod merge;
 mod resolve;
@@ -16,12 +17,15 @@ mod tests;
 mod text;
 mod value;
 
-pub use cost::{Machine, seconds};
+pub use crate::cost::Machine;
+pub use agree::agree;
+pub use cost::{kernel as kernel_cost, whole as whole_cost};
 pub use text::fused_text;
 pub(crate) use value::{stored_leaf, weight_leaf};
 
 use crate::alpha;
 use crate::causality::{self, Leak, Sight};
+use crate::cost::Role;
 use crate::normal::{TermId, Terms};
 use crate::stream::Stream;
 use llmc_artifact::{Format, SeqId, Type};
@@ -52,6 +56,8 @@ pub struct Facts {
     pub cache: Format,
     /// What costs are measured by.
     pub machine: Machine,
+    /// Whose tokens run these kernels.
+    pub role: Role,
 }
 
 /// Something that cannot be compiled yet, as a sentence.
@@ -187,6 +193,8 @@ pub struct Fused {
     pub facts: Facts,
     /// Stored values; a value's loads come before it.
     pub values: Vec<Value>,
+    /// What outlives the step: a value and its form, first those that were asked for, in their order.
+    pub caches: Vec<(u32, usize)>,
     /// In order of execution.
     pub groups: Vec<Group>,
     /// Why something was not fused.
@@ -200,13 +208,32 @@ pub struct Fused {
 /// # Errors
 /// When a term has no kernel family that computes it.
 pub fn fuse(terms: &Terms, roots: &[(String, TermId)], facts: Facts) -> Result<Fused, Unsupported> {
-    let (names, ids): (Vec<_>, Vec<_>) = roots.iter().cloned().unzip();
+    fuse_caching(terms, roots, &[], facts)
+}
+
+/// As [`fuse`], where `caches` are appended to whether these kernels read them or not.
+///
+/// # Errors
+/// As [`fuse`].
+pub fn fuse_caching(
+    terms: &Terms,
+    roots: &[(String, TermId)],
+    caches: &[TermId],
+    facts: Facts,
+) -> Result<Fused, Unsupported> {
+    let names = roots.iter().map(|(name, _)| name.clone());
+    let ids: Vec<_> = roots.iter().map(|(_, id)| *id).chain(caches.iter().copied()).collect();
     let (terms, ids) = alpha::canonical(terms, &ids);
-    let leaks = causality::leaks(&terms, &ids);
-    let roots: Vec<_> = names.into_iter().zip(ids).collect();
-    let (terms, values, mut notes) = value::form(terms, &roots, &facts)?;
+    let (results, caches) = ids.split_at(roots.len());
+    // What has tokens of two sequences is read in its parts, each of which is cached for itself.
+    let of_one = |id: &&TermId| terms.free(**id).iter().filter(|a| terms.is_seq(*a)).count() == 1;
+    let caches: Vec<_> = caches.iter().filter(of_one).copied().collect();
+    let leaks = causality::leaks(&terms, results);
+    let roots: Vec<_> = names.zip(results.iter().copied()).collect();
+    let formed = value::form(terms, &roots, &caches, &facts)?;
+    let value::Formed { terms, values, caches, mut notes } = formed;
     let groups = merge::merge(&terms, &values, &facts, &mut notes);
-    Ok(Fused { terms, facts, values, groups, notes, leaks })
+    Ok(Fused { terms, facts, values, caches, groups, notes, leaks })
 }
 
 /// The axis of a block's rows among a value's axes: the tokens of its sequence.

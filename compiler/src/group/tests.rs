@@ -1,4 +1,5 @@
 use super::*;
+use crate::cost::Role;
 use crate::fixture::Fixture;
 use crate::kernel::lower::lower;
 use crate::kernel::verify;
@@ -42,7 +43,7 @@ impl Layer {
             whole_blocks: true,
         };
         let weights = self.orders.iter().enumerate().map(fact).collect();
-        Facts { weights, picked: false, cache: Format::F32, machine: Machine::default() }
+        Facts { weights, picked: false, cache: Format::F32, machine: Machine::default(), role: Role::Decode }
     }
 
     /// `1 / sqrt(mean[m](x * x) + eps)`.
@@ -313,7 +314,7 @@ fn random_block(seed: u64, size: usize) -> Option<Outcome> {
         whole_blocks: true,
     };
     let weights = terms.weights.iter().enumerate().map(fact).collect();
-    let facts = Facts { weights, picked: false, cache: Format::F32, machine: Machine::default() };
+    let facts = Facts { weights, picked: false, cache: Format::F32, machine: Machine::default(), role: Role::Decode };
     let run = || match fuse(&terms, &[("out".to_owned(), root)], facts.clone()) {
         Err(Unsupported(why)) => Outcome::Unsupported(why),
         Ok(fused) => {

@@ -1,5 +1,6 @@
 //! Which values are stored, and the loop that each hangs on.
 
+use super::agree::UNREAD;
 use super::{
     Contraction, Facts, Fold, Form, Input, Product, Unsupported, Value, Work, plain_format, row_axis, standard_order,
 };
@@ -14,12 +15,22 @@ use std::collections::{BTreeSet, HashMap};
 /// Elements of the block that activations are quantised in.
 const ACTIVATION: Format = Format::Act8;
 
-/// Stores every root and whatever that takes.
+/// What is stored, before kernels are formed.
+pub(super) struct Formed {
+    pub terms: Terms,
+    pub values: Vec<Value>,
+    /// Values and their cache forms, those that were asked for first.
+    pub caches: Vec<(u32, usize)>,
+    pub notes: Vec<String>,
+}
+
+/// Stores every root, every value to be cached, and whatever that takes.
 pub(super) fn form(
     terms: Terms,
     roots: &[(String, TermId)],
+    caches: &[TermId],
     facts: &Facts,
-) -> Result<(Terms, Vec<Value>, Vec<String>), Unsupported> {
+) -> Result<Formed, Unsupported> {
     let mut former = Former {
         terms,
         facts,
@@ -44,8 +55,9 @@ pub(super) fn form(
         former.form_of(value, Form::Dense { axes, format });
         former.values[value as usize].results.push(n as u32);
     }
+    let caches = former.caches(caches)?;
     former.plain_forms();
-    Ok((former.terms, former.values, former.notes))
+    Ok(Formed { terms: former.terms, values: former.values, caches, notes: former.notes })
 }
 
 pub(super) struct Former<'a> {
@@ -104,6 +116,31 @@ impl Former<'_> {
         self.number.insert(term, n);
         self.values.push(Value { name, meaning: term, term: resolved, work, forms: vec![], results: vec![], loads });
         Ok(n)
+    }
+
+    /// The values that are cached: those that were asked for, whether they are read here or not, then the others.
+    fn caches(&mut self, asked: &[TermId]) -> Result<Vec<(u32, usize)>, Unsupported> {
+        let mut found = Vec::new();
+        for term in asked {
+            let (base, _) = self.unbound(*term);
+            let value = self.store(base)?;
+            let (axes, ty) = self.terms.stored[value as usize].clone();
+            let row = row_axis(&self.terms, &axes);
+            let inner = axes.iter().filter(|a| Some(*a) != row).collect();
+            let format = self.cache_format(ty);
+            let form = Form::Cache { outer: vec![], inner, keys_innermost: false, format, sight: UNREAD };
+            found.push((value, self.form_of(value, form)));
+        }
+        for (n, value) in self.values.iter().enumerate() {
+            let form = value.forms.iter().position(|f| matches!(f, Form::Cache { .. }));
+            found.extend(form.map(|f| (n as u32, f)).filter(|c| !found.contains(c)));
+        }
+        Ok(found)
+    }
+
+    /// Pages hold reals: an int up to 2^24 is one exactly.
+    fn cache_format(&self, ty: Type) -> Format {
+        if ty == Type::Real { self.facts.cache } else { Format::F32 }
     }
 
     /// Names of values are for people, and unlike.
@@ -311,6 +348,7 @@ impl Former<'_> {
         self.contracted.clear();
         let over: Axes = stream.over.iter().copied().collect();
         let dots = self.dots(&stream, &keep);
+        self.flat(&dots)?;
         let parallel = self.parallel(&targets, &stream, &dots, &over)?;
         // A finish has the loop's own point: a result read elsewhere is stored first.
         if !parallel.is_subset(self.terms.free(term)) || self.is_indexed(term, &keep) {
@@ -399,6 +437,25 @@ impl Former<'_> {
         found.into_iter().collect()
     }
 
+    /// A contraction at every step has no other within.
+    fn flat(&self, dots: &[TermId]) -> Result<(), Unsupported> {
+        let mut stack: Vec<_> = dots.iter().flat_map(|d| self.terms.operands(*d)).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(x) = stack.pop() {
+            if !seen.insert(x) || self.terms.info(x).weight_only || matches!(self.terms.term(x), Term::Read(..)) {
+                continue;
+            }
+            if alpha::reduction(&self.terms, x).is_some() {
+                let name = self.shown(x);
+                return Err(Unsupported(format!(
+                    "{name} is contracted within a contraction, for every pair of tokens"
+                )));
+            }
+            stack.extend(self.terms.operands(x));
+        }
+        Ok(())
+    }
+
     /// Axes that every state and every dot has: one fold for each point of them.
     fn parallel(&self, targets: &[TermId], stream: &Stream, dots: &[TermId], over: &Axes) -> Result<Axes, Unsupported> {
         // Sums that only a repair multiplies may have fewer: they are taken for each point all the same.
@@ -434,8 +491,7 @@ impl Former<'_> {
             if !keys_innermost {
                 (outer, inner) = all.iter().partition(|a| parallel.contains(seen(a)));
             }
-            // Pages hold reals: an int up to 2^24 is one exactly.
-            let format = if ty == Type::Real { self.facts.cache } else { Format::F32 };
+            let format = self.cache_format(ty);
             self.form_of(value, Form::Cache { outer, inner, keys_innermost, format, sight });
         }
     }
@@ -598,6 +654,15 @@ pub(crate) fn weight_leaf(terms: &Terms, id: TermId) -> Option<(u32, Vec<(AxisId
             let Term::Weight(n) = terms.term(*x) else { return None };
             Some((*n, renames(terms, at)?))
         }
+        _ => None,
+    }
+}
+
+/// The weight slot that is read here, under any indices.
+pub(crate) fn weight_below(terms: &Terms, id: TermId) -> Option<u32> {
+    match terms.term(id) {
+        Term::Weight(n) => Some(*n),
+        Term::Index(x, _) => weight_below(terms, *x),
         _ => None,
     }
 }

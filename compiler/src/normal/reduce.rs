@@ -255,7 +255,7 @@ impl Terms {
     }
 
     /// The axes of a reduction renamed to the lowest levels above what the operands that have them bind.
-    fn canonical_binders(&mut self, bound: &Axes, xs: Vec<TermId>) -> (Axes, Vec<TermId>) {
+    pub(crate) fn canonical_binders(&mut self, bound: &Axes, xs: Vec<TermId>) -> (Axes, Vec<TermId>) {
         let free = xs.iter().fold(Axes::none(), |a, x| a.union(self.free(*x))).minus(bound);
         let mut order: Vec<_> =
             bound.iter().map(|a| (self.stem(a), self.binders.get(&a).map_or(0, |b| b.1), a)).collect();

@@ -7,6 +7,7 @@
 pub mod slots;
 mod text;
 
+use crate::cost::Role;
 use crate::group::Unsupported;
 use crate::kernel::KernelSpec;
 use llmc_artifact::plan::{
@@ -93,6 +94,68 @@ pub struct LoweredBlock {
     pub picked: bool,
 }
 
+/// A block's kernels for each role; without a second list both roles run the first.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedBlock<'a> {
+    /// For tokens of a prompt.
+    pub prefill: &'a LoweredBlock,
+    /// For generated tokens, where it differs. Its caches are those of `prefill`.
+    pub decode: Option<&'a LoweredBlock>,
+}
+
+impl<'a> PlannedBlock<'a> {
+    fn of(self, role: Role) -> &'a LoweredBlock {
+        match role {
+            Role::Prefill => self.prefill,
+            Role::Decode => self.decode.unwrap_or(self.prefill),
+        }
+    }
+}
+
+/// The kernels of a plan in its order, and each block's numbers for them. Kernels that differ only in their names are
+/// one.
+pub struct KernelList {
+    /// By number.
+    pub specs: Vec<KernelSpec>,
+    /// For each block and role, the numbers of its kernels.
+    numbers: Vec<[Vec<u32>; 2]>,
+}
+
+impl KernelList {
+    /// Numbers the kernels of all blocks.
+    pub fn of(blocks: &[PlannedBlock]) -> KernelList {
+        let mut list = KernelList { specs: Vec::new(), numbers: Vec::new() };
+        for block in blocks {
+            let first = list.specs.len();
+            list.specs.extend(block.prefill.kernels.iter().map(|k| k.spec.clone()));
+            let prefill: Vec<u32> = (first as u32..list.specs.len() as u32).collect();
+            let decode = match block.decode {
+                Some(other) => other.kernels.iter().map(|k| list.shared(first, &k.spec)).collect(),
+                None => prefill.clone(),
+            };
+            list.numbers.push([prefill, decode]);
+        }
+        list
+    }
+
+    /// The number of an equal kernel of the same block, or a new one.
+    fn shared(&mut self, first: usize, spec: &KernelSpec) -> u32 {
+        let nameless = |s: &KernelSpec| {
+            let mut s = s.clone();
+            s.name.clear();
+            s.axes.iter_mut().for_each(|a| a.name.clear());
+            s.operands.iter_mut().for_each(|o| o.name.clear());
+            s
+        };
+        let wanted = nameless(spec);
+        let known = (first..self.specs.len()).find(|n| nameless(&self.specs[*n]) == wanted);
+        known.unwrap_or_else(|| {
+            self.specs.push(spec.clone());
+            self.specs.len() - 1
+        }) as u32
+    }
+}
+
 /// Dimensions of a value that passes between blocks: its sequence first, then its other axes in the model's order.
 pub fn value_dims(model: &Model, axes: &Axes, picked: bool) -> Vec<Dim> {
     let rows = |seq: SeqId| if picked { Dim::Picked(seq) } else { Dim::Rows(seq) };
@@ -118,35 +181,39 @@ pub fn value_format(ty: Type) -> Format {
 
 /// Lays out a model.
 ///
-/// `recipe(step, weight)` says how weight number `weight` of the step's block follows from the checkpoint.
+/// `recipe(step, role, weight)` says how weight number `weight` of the step's block follows from the checkpoint.
 ///
 /// # Errors
 /// When it cannot say.
 pub fn build(
     model: &Model,
-    blocks: &[LoweredBlock],
+    blocks: &[PlannedBlock],
+    kernels: &KernelList,
     appendable: &[Result<(), String>],
-    recipe: impl Fn(&Step, usize) -> Result<Recipe, Unsupported>,
+    recipe: impl Fn(&Step, Role, usize) -> Result<Recipe, Unsupported>,
 ) -> Result<Plan, Unsupported> {
-    let mut planner = Planner::new(model, blocks);
-    for step in &model.steps {
-        planner.step(step, &recipe)?;
-    }
-    Ok(planner.finish(appendable))
+    let mut planner = Planner::new(model, blocks, kernels);
+    let prefill = planner.role(Role::Prefill, &recipe)?;
+    let decode =
+        if blocks.iter().any(|b| b.decode.is_some()) { planner.role(Role::Decode, &recipe)? } else { prefill.clone() };
+    Ok(planner.finish(prefill, decode, appendable))
 }
 
 struct Planner<'a> {
     model: &'a Model,
-    blocks: &'a [LoweredBlock],
-    /// Number of the first kernel of each block among all kernels.
-    first_kernel: Vec<u32>,
+    blocks: &'a [PlannedBlock<'a>],
+    kernels: &'a KernelList,
     buffers: Vec<Buffer>,
+    /// Inputs and outputs of the model, which both roles share.
+    shared: HashMap<ValueId, u32>,
+    /// Values of the role at hand.
     of_value: HashMap<ValueId, u32>,
     /// Weights already packed, by what they are.
     known_weights: HashMap<String, u32>,
     weights: Vec<PackedWeight>,
     caches: Vec<Cache>,
-    launches: Vec<Launch>,
+    /// For each step, the caches of its block.
+    of_step: Vec<Vec<u32>>,
 }
 
 /// Arguments of one step, by kind and number.
@@ -157,30 +224,37 @@ struct StepArgs {
 }
 
 impl<'a> Planner<'a> {
-    fn new(model: &'a Model, blocks: &'a [LoweredBlock]) -> Self {
-        let first_kernel = blocks
-            .iter()
-            .scan(0, |next, b| {
-                let first = *next;
-                *next += b.kernels.len() as u32;
-                Some(first)
-            })
-            .collect();
+    fn new(model: &'a Model, blocks: &'a [PlannedBlock<'a>], kernels: &'a KernelList) -> Self {
         let mut planner = Planner {
             model,
             blocks,
-            first_kernel,
+            kernels,
             buffers: Vec::new(),
+            shared: HashMap::new(),
             of_value: HashMap::new(),
             known_weights: HashMap::new(),
             weights: Vec::new(),
             caches: Vec::new(),
-            launches: Vec::new(),
+            of_step: Vec::new(),
         };
         for input in &model.inputs {
             planner.value_buffer(input.value, false);
         }
         planner
+    }
+
+    /// The launches of one role.
+    fn role(
+        &mut self,
+        role: Role,
+        recipe: &impl Fn(&Step, Role, usize) -> Result<Recipe, Unsupported>,
+    ) -> Result<RolePlan, Unsupported> {
+        self.of_value = self.shared.clone();
+        let mut launches = Vec::new();
+        for (number, step) in self.model.steps.iter().enumerate() {
+            self.step(number, step, role, recipe, &mut launches)?;
+        }
+        Ok(RolePlan { launches })
     }
 
     fn buffer(&mut self, name: String, format: Format, dims: Vec<Dim>) -> u32 {
@@ -189,55 +263,67 @@ impl<'a> Planner<'a> {
     }
 
     fn value_buffer(&mut self, value: ValueId, picked: bool) -> u32 {
-        if let Some(known) = self.of_value.get(&value) {
+        if let Some(known) = self.of_value.get(&value).or_else(|| self.shared.get(&value)) {
             return *known;
         }
         let ModelValue { name, axes, ty } = &self.model.values[value.0 as usize];
         let dims = value_dims(self.model, axes, picked);
         let made = self.buffer(name.clone(), value_format(*ty), dims);
         self.of_value.insert(value, made);
+        let input = self.model.inputs.iter().any(|i| i.value == value);
+        if input || self.model.outputs.iter().any(|o| o.value == value) {
+            self.shared.insert(value, made);
+        }
         made
     }
 
     fn step(
         &mut self,
+        number: usize,
         step: &Step,
-        recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>,
+        role: Role,
+        recipe: &impl Fn(&Step, Role, usize) -> Result<Recipe, Unsupported>,
+        launches: &mut Vec<Launch>,
     ) -> Result<(), Unsupported> {
-        let block = &self.blocks[step.block.0 as usize];
-        let args = self.step_args(step, block, recipe)?;
+        let block = self.blocks[step.block.0 as usize].of(role);
+        let args = self.step_args(number, step, block, |weight| recipe(step, role, weight))?;
         for value in &step.results {
             self.value_buffer(*value, block.picked);
         }
-        for (number, kernel) in block.kernels.iter().enumerate() {
-            let args = kernel.operands.iter().map(|b| self.arg(*b, step, &args)).collect();
-            self.launches.push(Launch { kernel: self.first_kernel[step.block.0 as usize] + number as u32, args });
+        let kernels = &self.kernels.numbers[step.block.0 as usize][role as usize];
+        for (lowered, kernel) in block.kernels.iter().zip(kernels) {
+            let args = lowered.operands.iter().map(|b| self.arg(*b, step, &args)).collect();
+            launches.push(Launch { kernel: *kernel, args });
         }
         Ok(())
     }
 
     fn step_args(
         &mut self,
+        number: usize,
         step: &Step,
         block: &LoweredBlock,
-        recipe: &impl Fn(&Step, usize) -> Result<Recipe, Unsupported>,
+        recipe: impl Fn(usize) -> Result<Recipe, Unsupported>,
     ) -> Result<StepArgs, Unsupported> {
         let layer = step.layer.as_ref().map_or(String::new(), |(_, n)| format!("[{n}]"));
         let stored = block.stored.iter().map(|s| self.buffer(s.name.clone(), s.format, s.dims.clone())).collect();
-        let caches = (block.caches.iter())
-            .map(|c| {
-                let CachedValue { name, format, storage, window } = c.clone();
-                self.caches.push(Cache { name: format!("{name}{layer}"), format, storage, window });
-                self.caches.len() as u32 - 1
-            })
-            .collect();
+        if self.of_step.len() == number {
+            let caches = block.caches.iter().map(|c| self.cache(c, &layer)).collect();
+            self.of_step.push(caches);
+        }
         let weights = (block.weights.iter().enumerate())
-            .map(|(number, w)| Ok(self.weight(format!("{}{layer}", w.name), w, recipe(step, number)?)))
+            .map(|(number, w)| Ok(self.weight(format!("{}{layer}", w.name), w, recipe(number)?)))
             .collect::<Result<_, Unsupported>>()?;
-        Ok(StepArgs { stored, caches, weights })
+        Ok(StepArgs { stored, caches: self.of_step[number].clone(), weights })
     }
 
-    /// Weights that two steps or two kernels share are packed once.
+    fn cache(&mut self, cache: &CachedValue, layer: &str) -> u32 {
+        let CachedValue { name, format, storage, window } = cache.clone();
+        self.caches.push(Cache { name: format!("{name}{layer}"), format, storage, window });
+        self.caches.len() as u32 - 1
+    }
+
+    /// Weights that two steps, two kernels or both roles share are packed once.
     fn weight(&mut self, name: String, weight: &BlockWeight, recipe: Recipe) -> u32 {
         let identity = format!("{:?} {:?} {:?}", weight.format, weight.storage, recipe);
         if let Some(known) = self.known_weights.get(&identity) {
@@ -261,14 +347,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn finish(mut self, appendable: &[Result<(), String>]) -> Plan {
+    fn finish(mut self, prefill: RolePlan, decode: RolePlan, appendable: &[Result<(), String>]) -> Plan {
         let inputs = self.inputs();
         let outputs = self.outputs();
-        self.share_memory(&inputs, &outputs);
+        self.share_memory(&prefill, &decode, &inputs, &outputs);
         let seqs = (self.model.seqs.iter().zip(appendable))
             .map(|(s, a)| Sequence { name: s.name.clone(), bound: s.bound, appendable: a.clone() })
             .collect();
-        let role = RolePlan { launches: self.launches };
         Plan {
             model: self.model.name.clone(),
             seqs,
@@ -277,8 +362,8 @@ impl<'a> Planner<'a> {
             weights: self.weights,
             buffers: self.buffers,
             caches: self.caches,
-            prefill: role.clone(),
-            decode: role,
+            prefill,
+            decode,
         }
     }
 
@@ -291,7 +376,7 @@ impl<'a> Planner<'a> {
                     ty: value.ty,
                     bound: input.bound,
                     default: input.default,
-                    buffer: self.of_value[&input.value],
+                    buffer: self.shared[&input.value],
                 }
             })
             .collect()
@@ -299,13 +384,15 @@ impl<'a> Planner<'a> {
 
     fn outputs(&self) -> Vec<PlanOutput> {
         (self.model.outputs.iter())
-            .map(|o| PlanOutput { name: o.name.clone(), buffer: self.of_value[&o.value] })
+            .map(|o| PlanOutput { name: o.name.clone(), buffer: self.shared[&o.value] })
             .collect()
     }
 
-    fn share_memory(&mut self, inputs: &[PlanInput], outputs: &[PlanOutput]) {
+    /// Roles share memory: a step runs one of them, so their launches stand one after another in time.
+    fn share_memory(&mut self, prefill: &RolePlan, decode: &RolePlan, inputs: &[PlanInput], outputs: &[PlanOutput]) {
         let mut lives = vec![Lifetime { first: usize::MAX, last: 0 }; self.buffers.len()];
-        for (at, launch) in self.launches.iter().enumerate() {
+        let second = if decode == prefill { &[][..] } else { &decode.launches };
+        for (at, launch) in prefill.launches.iter().chain(second).enumerate() {
             for arg in &launch.args {
                 if let Arg::Buffer(b) = arg {
                     let life = &mut lives[*b as usize];

@@ -115,6 +115,8 @@ laws! {
     Gather Index Saturate "S[a](f * x[b = i]) = S[a](f * x)[b = i]" if "i has none of the axes a, and f lacks b";
     /// A product that is read at an index is the product of what is read there, where that only moves weights.
     Commute Index Saturate "S[a](f)[b = i] = S[a](f[b = i])" if "i has none of the axes a";
+    /// What is computed from another token's value by weights alone is computed where it is read: the smaller value is cached.
+    Look Index Saturate "S[a](w * f)[t = s] = S[a](w * f[t = s])" if "w depends on weights only, and f has fewer elements than the sum";
     /// A product over a sum, where an addend then leaves the reduction or is made at load: the mean of a layer norm.
     Distribute Distribute Saturate "S[a](w * (f + g)) = S[a](w * f) + S[a](w * g)" if "g has none of the axes a, and w depends on weights only";
     /// Factors that are weights become one weight, made at load.

@@ -1,6 +1,7 @@
 //! A model text of one block through every stage, and what its kernels compute beside what the text means.
 
 use super::machine::{BlockMachine, assert_close};
+use crate::cost::Role;
 use crate::egraph::{BlockFacts, optimize};
 use crate::fixture::scrambled;
 use crate::group::{Facts, Fused, Machine, Unsupported, WeightFact, Work, fuse, standard_order};
@@ -42,7 +43,7 @@ pub fn kernels(text: &str) -> Result<Text, Unsupported> {
         &model.axes,
         &BlockFacts { quantised: vec![false; weights.len()], ..BlockFacts::default() },
     );
-    let facts = Facts { weights, picked: false, cache: Format::F32, machine: Machine::default() };
+    let facts = Facts { weights, picked: false, cache: Format::F32, machine: Machine::default(), role: Role::Decode };
     let fused = fuse(&best.terms, &best.roots, facts)?;
     Ok(Text { model, fused, scale: 1.0 })
 }

@@ -20,12 +20,14 @@ pub struct GoalCase {
     pub refused: Vec<Section>,
     /// What later stages must print.
     pub stages: Vec<Section>,
+    /// Texts of which they must print something else.
+    pub instead: Vec<Section>,
 }
 
 /// A part of a case: `--- kind word formats: title`, then lines.
 #[derive(Clone)]
 pub struct Section {
-    /// `spelling`, `goal`, `refused` or `fused`, `kernels`.
+    /// `spelling`, `goal`, `refused`, `instead` or a stage.
     pub kind: String,
     /// For a goal its name, for a refusal the goal's.
     pub word: Option<String>,
@@ -87,9 +89,11 @@ fn parse(name: &str, text: &str) -> GoalCase {
         spellings: take(&["spelling"]),
         goals: take(&["goal"]),
         refused: take(&["refused"]),
-        stages: take(&["fused", "kernels"]),
+        stages: take(&["fused", "kernels", "prefill", "decode", "caches"]),
+        instead: take(&["instead"]),
     };
-    let known = 1 + case.spellings.len() + case.goals.len() + case.refused.len() + case.stages.len();
+    let known =
+        1 + case.spellings.len() + case.goals.len() + case.refused.len() + case.stages.len() + case.instead.len();
     assert_eq!(sections.len(), known, "{name}: a section of no known kind");
     assert!(case.spellings.len() >= 3, "{name}: fewer than three spellings");
     assert!(!case.goals.is_empty() || !case.stages.is_empty(), "{name}: nothing is expected");

@@ -80,16 +80,20 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     /// Decides where every form of every value lives: a result of the block, a buffer, or a cache.
     fn places(&mut self) {
+        for (value, form) in self.fused.caches.iter().copied() {
+            let Value { name, forms, .. } = &self.fused.values[value as usize];
+            let Form::Cache { format, sight, .. } = &forms[form] else { unreachable!("a cache is a cache") };
+            let (name, format) = (name.clone(), *format);
+            let window = sight.window.filter(|_| sight.causal);
+            let storage = self.storage(value as usize, &forms[form]);
+            self.places.insert((value, form), vec![Binding::Cache(self.block.caches.len() as u32)]);
+            self.block.caches.push(CachedValue { name, format, storage, window });
+        }
         for (n, value) in self.fused.values.iter().enumerate() {
             let mut results: Vec<_> = value.results.iter().map(|r| Binding::Result(*r)).collect();
             for (f, form) in value.forms.iter().enumerate() {
                 let place = match form {
-                    Form::Cache { format, sight, .. } => {
-                        let (name, format) = (value.name.clone(), *format);
-                        let window = sight.window.filter(|_| sight.causal);
-                        self.block.caches.push(CachedValue { name, format, storage: self.storage(n, form), window });
-                        vec![Binding::Cache(self.block.caches.len() as u32 - 1)]
-                    }
+                    Form::Cache { .. } => continue,
                     Form::Dense { .. } if self.is_standard(n, form) && !results.is_empty() => {
                         std::mem::take(&mut results)
                     }
