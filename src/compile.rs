@@ -6,7 +6,8 @@ use llmc_artifact::{Artifact, Checkpoint};
 use llmc_compiler::cost::{self, Machine};
 use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_compiler::rules::{Law, Laws};
-use llmc_frontend::diag::did_you_mean;
+use llmc_frontend::FileId;
+use llmc_frontend::diag::{Span, did_you_mean, render_place};
 use llmc_frontend::graph::{Model, Verified};
 use llmc_frontend::{SourceMap, compile_text};
 use llmc_runtime::weights::CheckpointFile;
@@ -115,6 +116,22 @@ pub fn model(text: &Text, checkpoint: Option<&dyn Checkpoint>) -> Result<(Verifi
     }
 }
 
+/// A refusal to append tokens says where the text has the read that keeps it from being done.
+fn show_leaks(stages: &mut Stages, sources: &SourceMap) {
+    let leaks = stages.blocks.iter().flat_map(|b| b.fused.leaks.values());
+    for leak in leaks {
+        let Some((file, start, end)) = leak.place else { continue };
+        let span = Span::new(FileId(file), start, end);
+        for seq in &mut stages.plan.seqs {
+            if let Err(sentence) = &mut seq.appendable
+                && *sentence == leak.sentence
+            {
+                *sentence = format!("{sentence}\n{}", render_place(sources, span, "read here").trim_end());
+            }
+        }
+    }
+}
+
 /// Every stage of the compiler up to the plan.
 ///
 /// # Errors
@@ -129,8 +146,10 @@ pub fn stages(text: &Text, checkpoint: Option<&dyn CheckpointFile>, laws: Laws) 
 /// As [`stages`].
 pub fn stages_for(text: &Text, checkpoint: Option<&dyn CheckpointFile>, options: &Options) -> Result<Stages, Error> {
     let (model, sources) = model(text, checkpoint.map(|c| c as &dyn Checkpoint))?;
-    pipeline::run(model, options)
-        .map_err(|e| Error::Compile(format!("{}: {e}", sources.file(llmc_frontend::FileId(1)).name)))
+    let mut stages = pipeline::run(model, options)
+        .map_err(|e| Error::Compile(format!("{}: {e}", sources.file(llmc_frontend::FileId(1)).name)))?;
+    show_leaks(&mut stages, &sources);
+    Ok(stages)
 }
 
 /// The machine of this name, or in this file; without one, the first target's where none is a processor, else a generic

@@ -139,6 +139,8 @@ impl Substituter<'_> {
         if let Some(name) = self.terms.info(id).name.clone() {
             self.terms.set_name(result, &name);
         }
+        let place = self.terms.info(id).place;
+        self.terms.set_place(result, place);
         self.memo.insert(key, result);
         result
     }
@@ -359,6 +361,7 @@ impl Canonical<'_> {
         if let Some(name) = &self.old.info(id).name {
             self.terms.set_name(new, name);
         }
+        self.terms.set_place(new, self.old.info(id).place);
         self.done.insert(id, new);
         new
     }

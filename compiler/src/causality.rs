@@ -12,7 +12,7 @@
 use crate::alpha;
 use crate::normal::{Literal, Term, TermId, Terms};
 use llmc_artifact::{ReduceOp, ScalarOp, SeqId, Type, Value};
-use llmc_frontend::graph::{AxisId, Extent};
+use llmc_frontend::graph::{AxisId, Extent, Place};
 use std::collections::{BTreeMap, HashMap};
 
 /// Mask values from here down are read as minus infinity, and from its negation up as infinity.
@@ -47,6 +47,8 @@ pub struct Leak {
     pub name: Option<String>,
     /// What a user reads who asks for generation.
     pub sentence: String,
+    /// Where the text has the term.
+    pub place: Option<Place>,
 }
 
 /// What the reduction `op` over the view `key` of `row`'s sequence can see through its body.
@@ -78,7 +80,7 @@ pub fn leaks(terms: &Terms, roots: &[TermId]) -> BTreeMap<SeqId, Leak> {
 
 fn leaks_at(terms: &Terms, id: TermId) -> Vec<(SeqId, Leak)> {
     let named = |t: TermId| terms.info(t).name.clone();
-    let leak = |sentence| Leak { term: id, name: named(id), sentence };
+    let leak = |sentence| Leak { term: id, name: named(id), sentence, place: terms.place(id) };
     if let Term::Length(seq) = terms.term(id) {
         let axis = seq_name(terms, *seq);
         let sentence = format!("`len({axis})` depends on tokens that are yet to come, so nothing can be appended");
@@ -128,7 +130,7 @@ fn leak_ahead(terms: &Terms, id: TermId, op: ReduceOp, key: AxisId, row: AxisId)
         "{what} under `{}[{text}]` sees tokens after its own: no condition proves {text} <= {own}",
         op.keyword()
     );
-    Leak { term: read, name: shown, sentence }
+    Leak { term: read, name: shown, sentence, place: terms.place(read).or(terms.place(id)) }
 }
 
 fn sees_past_only(terms: &Terms, id: TermId, op: ReduceOp, key: AxisId, row: AxisId) -> bool {

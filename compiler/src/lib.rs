@@ -6,6 +6,7 @@ pub mod causality;
 pub mod choose;
 pub mod cost;
 pub mod egraph;
+pub mod explain;
 pub mod facts;
 #[cfg(test)]
 mod fixture;

@@ -141,6 +141,8 @@ fn a_mask_that_sees_ahead_is_refused_by_generation_and_named() {
         let engine = engine(&loaded, 1, 256);
         let refused = engine.check_generates().expect_err("the mask sees ahead").to_string();
         assert!(refused.contains("E0809") && refused.contains("[t = s]"), "{leak}: {refused}");
+        let at = refused.lines().find(|l| l.trim_start().starts_with("-->")).unwrap_or_else(|| panic!("{refused}"));
+        assert!(at.contains("edited.llm:") && refused.contains("^"), "{refused}");
         let found = logits(&engine, &TOKENS, TOKENS.len(), Role::Prompt);
         let error = error(&found, &reference(&text, &TOKENS));
         assert!(error < F16_CACHE, "{leak}: relative error {error} of the whole sequence");

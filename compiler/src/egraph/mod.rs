@@ -6,6 +6,7 @@ pub mod cost;
 pub mod extract;
 pub mod form;
 pub mod node;
+pub mod proof;
 mod reads;
 pub mod rebuild;
 pub mod saturate;
@@ -121,9 +122,10 @@ fn optimize_here(block: &Block, axes: &AxisTable, facts: &BlockFacts, costing: &
     let sets = Choosing { prices: &prices, roots: &roots, forms: FORMS, machine: &costing.machine }.sets();
     let mut people = People::new();
     for (term, class) in &done {
-        if let Some(name) = &normal.info(*term).name {
-            people.entry(egraph.find(*class)).or_insert_with(|| name.clone());
-        }
+        let info = normal.info(*term);
+        let (name, place) = people.entry(egraph.find(*class)).or_default();
+        *name = name.take().or_else(|| info.name.clone());
+        *place = place.or(info.place);
     }
     let best = &sets[0].forms[0][0];
     let (terms, cost, choice) = (normal.emptied(), best.seconds, best.plain(&prices[0]));

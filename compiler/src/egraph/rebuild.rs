@@ -5,7 +5,7 @@ use super::node::{Algebra, Head};
 use crate::normal::{Term, TermId, Terms};
 use egg::Id;
 use indexmap::IndexMap;
-use llmc_frontend::graph::{Axes, AxisId};
+use llmc_frontend::graph::{Axes, AxisId, Place};
 
 /// The terms of a choice, with the names that people gave to classes. Bound axes take the lowest level that their
 /// bodies leave; nothing is normalised again.
@@ -49,7 +49,7 @@ fn own_names(egraph: &Algebra, class: Id) -> Vec<(AxisId, AxisId)> {
 }
 
 /// The names that the text gave to some classes.
-pub type People = IndexMap<Id, String>;
+pub type People = IndexMap<Id, (Option<String>, Option<Place>)>;
 
 /// For every class that binds axes, what each is called.
 type Names = IndexMap<Id, Vec<(AxisId, AxisId)>>;
@@ -109,10 +109,11 @@ impl Build<'_> {
             return *done;
         }
         let term = self.node(class, &to);
-        if let Some(name) = self.people.get(&class)
-            && !self.terms.operands(term).is_empty()
-        {
-            self.terms.set_name(term, name);
+        if let Some((name, place)) = self.people.get(&class) {
+            if let Some(name) = name.as_ref().filter(|_| !self.terms.operands(term).is_empty()) {
+                self.terms.set_name(term, name);
+            }
+            self.terms.set_place(term, *place);
         }
         self.done.insert((class, to), term);
         term

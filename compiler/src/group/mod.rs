@@ -90,6 +90,32 @@ pub enum Form {
     },
 }
 
+/// Why a value is stored and not recomputed where it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The block hands it on.
+    Result,
+    /// A weight product reads it as a matrix.
+    Activation,
+    /// Other tokens read it.
+    OtherToken,
+    /// The other role's kernels read it from the cache that both share.
+    Role,
+    /// A reduction in it ends before the loop of its reader begins.
+    Loop,
+}
+
+/// One demand for a stored value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Why it is stored.
+    pub why: Why,
+    /// The stored value that reads it; `None` where the block hands it on.
+    pub reader: Option<u32>,
+    /// The term of the reader that demands it: the result, the product, the read, what is loaded.
+    pub at: TermId,
+}
+
 /// A stored value.
 #[derive(Clone, Debug)]
 pub struct Value {
@@ -107,6 +133,8 @@ pub struct Value {
     pub results: Vec<u32>,
     /// Stored values that its group reads for it.
     pub loads: BTreeSet<u32>,
+    /// Why it is stored: one demand for each reader, and for each way in which it reads it.
+    pub demands: Vec<Demand>,
 }
 
 /// The loop a value hangs on.

@@ -1,7 +1,7 @@
 //! A value's formula over stored values: what is loaded and what is recomputed.
 
-use super::Unsupported;
 use super::value::Former;
+use super::{Unsupported, Why};
 use crate::alpha;
 use crate::normal::{Term, TermId};
 use crate::stream;
@@ -26,7 +26,11 @@ impl Former<'_> {
             return Ok(*done);
         }
         let whole = self.is_foreign(id, keep) && self.fits(id) && self.worth_storing(id);
-        let new = if whole && !self.is_contracted_here(id) { self.load(id)? } else { self.rebuild(id, keep, memo)? };
+        let new = if whole && !self.is_contracted_here(id) {
+            self.load(id, Why::Loop, id)?
+        } else {
+            self.rebuild(id, keep, memo)?
+        };
         memo.insert(id, new);
         Ok(new)
     }
@@ -84,7 +88,7 @@ impl Former<'_> {
                 Ok(alpha::substitute(&mut self.terms, x, &at))
             }
             Term::Read(x, view) => {
-                let x = self.load(x)?;
+                let x = self.load(x, Why::OtherToken, id)?;
                 Ok(self.terms.add(Term::Read(x, view)))
             }
             Term::Reduce(..) | Term::TopK(..) => Err(self.no_family(id)),
@@ -114,13 +118,13 @@ impl Former<'_> {
                 let at = rest.iter().position(|x| *x == c).expect("group: a cover is part of what it covers");
                 rest.remove(at);
             }
-            out.push(self.load(meaning)?);
+            out.push(self.load(meaning, Why::Loop, meaning)?);
         }
         if rest.len() > 1 && rest.iter().any(|x| self.reduces(*x)) && !rest.iter().any(|x| self.is_contracted_here(*x))
         {
             let together = join(&mut self.terms, rest.clone());
             if self.fits(together) && self.worth_storing(together) {
-                out.push(self.load(together)?);
+                out.push(self.load(together, Why::Loop, together)?);
                 return Ok(out);
             }
         }
@@ -190,11 +194,12 @@ impl Former<'_> {
         self.frontier(id).into_iter().any(|r| free.is_subset(self.terms.free(r)))
     }
 
-    /// Stores a term under the model's own axes and reads it here.
-    pub(super) fn load(&mut self, id: TermId) -> Result<TermId, Unsupported> {
+    /// Stores a term under the model's own axes and reads it here; `at` is what demands it.
+    pub(super) fn load(&mut self, id: TermId, why: Why, at: TermId) -> Result<TermId, Unsupported> {
         let (base, names) = self.unbound(id);
         let value = self.store(base)?;
         self.note_load(value);
+        self.demand(value, why, at);
         let leaf = self.terms.add(Term::Stored(value));
         Ok(alpha::rename(&mut self.terms, leaf, &names))
     }

@@ -2,7 +2,8 @@
 
 use super::agree::UNREAD;
 use super::{
-    Contraction, Facts, Fold, Form, Input, Product, Unsupported, Value, Work, plain_format, row_axis, standard_order,
+    Contraction, Demand, Facts, Fold, Form, Input, Product, Unsupported, Value, Why, Work, plain_format, row_axis,
+    standard_order,
 };
 use crate::alpha;
 use crate::causality::{self, Sight};
@@ -44,12 +45,14 @@ pub(super) fn form(
         users: HashMap::new(),
         contracted: BTreeSet::new(),
         planning: Vec::new(),
+        demands: Vec::new(),
     };
     former.users_of_products(&roots.iter().map(|(_, r)| *r).collect::<Vec<_>>());
     for (n, (name, root)) in roots.iter().enumerate() {
         former.terms.set_name(*root, name);
         former.views_absent(*root)?;
         let value = former.store(*root)?;
+        former.demand(value, Why::Result, *root);
         let axes = standard_order(&former.terms, former.terms.free(*root));
         let format = plain_format(former.terms.info(*root).ty);
         former.form_of(value, Form::Dense { axes, format });
@@ -57,6 +60,7 @@ pub(super) fn form(
     }
     let caches = former.caches(caches)?;
     former.plain_forms();
+    former.demands_known();
     Ok(Formed { terms: former.terms, values: former.values, caches, notes: former.notes })
 }
 
@@ -78,6 +82,8 @@ pub(super) struct Former<'a> {
     pub(super) contracted: BTreeSet<TermId>,
     /// The values being planned: none of them can load itself.
     pub(super) planning: Vec<TermId>,
+    /// The value, why, the value being planned, the term that demands it.
+    demands: Vec<(u32, Why, Option<TermId>, TermId)>,
 }
 
 /// A reduction that is a weight product, before its input is stored.
@@ -114,7 +120,16 @@ impl Former<'_> {
         self.terms.stored.push((axes, ty));
         self.terms.stored_names.push(name.clone());
         self.number.insert(term, n);
-        self.values.push(Value { name, meaning: term, term: resolved, work, forms: vec![], results: vec![], loads });
+        self.values.push(Value {
+            name,
+            meaning: term,
+            term: resolved,
+            work,
+            forms: vec![],
+            results: vec![],
+            loads,
+            demands: vec![],
+        });
         Ok(n)
     }
 
@@ -129,6 +144,7 @@ impl Former<'_> {
             let inner = axes.iter().filter(|a| Some(*a) != row).collect();
             let format = self.cache_format(ty);
             let form = Form::Cache { outer: vec![], inner, keys_innermost: false, format, sight: UNREAD };
+            self.demand(value, Why::Role, *term);
             found.push((value, self.form_of(value, form)));
         }
         for (n, value) in self.values.iter().enumerate() {
@@ -141,6 +157,23 @@ impl Former<'_> {
     /// Pages hold reals: an int up to 2^24 is one exactly.
     fn cache_format(&self, ty: Type) -> Format {
         if ty == Type::Real { self.facts.cache } else { Format::F32 }
+    }
+
+    /// Notes why a value is stored.
+    pub(super) fn demand(&mut self, value: u32, why: Why, at: TermId) {
+        self.demands.push((value, why, self.planning.last().copied(), at));
+    }
+
+    /// Gives every value its demands, now that their readers have numbers.
+    fn demands_known(&mut self) {
+        for (value, why, reader, at) in std::mem::take(&mut self.demands) {
+            let demand = Demand { why, reader: reader.map(|r| self.number[&r]), at };
+            let known = &mut self.values[value as usize].demands;
+            // A formula may load the same value in several places.
+            if !known.iter().any(|d| d.why == why && d.reader == demand.reader) {
+                known.push(demand);
+            }
+        }
     }
 
     /// Names of values are for people, and unlike.
@@ -272,8 +305,9 @@ impl Former<'_> {
         let size = |c: &Candidate| c.axes.iter().filter_map(|a| self.terms.axes.len_of(*a)).product::<u64>();
         let Some(anchor) = own.iter().max_by_key(|c| (size(c), std::cmp::Reverse(c.term))) else { return Ok(None) };
         let (activation, reduce, packed) = (anchor.activation, anchor.reduce.clone(), anchor.format.is_quantised());
+        let product = anchor.term;
         own.retain(|c| c.activation == activation && c.reduce == reduce && c.format.is_quantised() == packed);
-        let input = self.input(activation, &reduce, if packed { ACTIVATION } else { Format::F32 })?;
+        let input = self.input(product, activation, &reduce, if packed { ACTIVATION } else { Format::F32 })?;
         let mut stats = Vec::new();
         for r in frontier {
             if own.iter().all(|c| c.term != *r) && self.is_stat(*r, &reduce) {
@@ -290,7 +324,13 @@ impl Former<'_> {
     }
 
     /// The activation of a contraction, stored as its weights read it.
-    fn input(&mut self, activation: TermId, reduce: &[AxisId], format: Format) -> Result<Input, Unsupported> {
+    fn input(
+        &mut self,
+        product: TermId,
+        activation: TermId,
+        reduce: &[AxisId],
+        format: Format,
+    ) -> Result<Input, Unsupported> {
         let free = self.terms.free(activation).clone();
         let row = row_axis(&self.terms, &free).expect("group: an activation has a row");
         let axes: Vec<_> = std::iter::once(row).chain(reduce.iter().copied()).collect();
@@ -303,6 +343,7 @@ impl Former<'_> {
         }
         let value = self.store(activation)?;
         self.note_load(value);
+        self.demand(value, Why::Activation, product);
         Ok(Input::Stored { value, form: self.form_of(value, Form::Dense { axes, format }) })
     }
 

@@ -4,10 +4,10 @@
 //! become the same term. Linear in the graph, up to the renaming of bound axes.
 
 use super::{Literal, Term, TermId, Terms};
-use crate::rules::{Firing, Law, Laws};
+use crate::rules::{Built, Firing, Law, Laws};
 use indexmap::IndexMap;
 use llmc_artifact::scalar::Signature;
-use llmc_artifact::{ScalarOp, Type, Value};
+use llmc_artifact::{ReduceOp, ScalarOp, Type, Value};
 use llmc_frontend::graph::{Axes, AxisTable, Block, Graph, Op};
 use petgraph::graph::NodeIndex;
 
@@ -71,6 +71,8 @@ impl Walk<'_> {
             _ => false,
         };
         let xs: Vec<_> = self.graph.operands(id).into_iter().map(|x| self.node(terms, x, keeps)).collect();
+        terms.here = node.span;
+        let recorded = terms.trace.firings.as_ref().map(|f| (f.len(), xs.clone()));
         let term = match &node.op {
             Op::Const(v) => terms.add(Term::Const((*v).into())),
             Op::Iota(a) => terms.add(Term::Iota(*a)),
@@ -92,9 +94,35 @@ impl Walk<'_> {
         {
             terms.set_name(term, name);
         }
+        terms.set_place(term, node.span);
+        if let Some((from, xs)) = recorded.filter(|(_, xs)| !xs.is_empty()) {
+            let raw = raw(terms, &node.op, xs);
+            let firings = from..terms.trace.firings.as_ref().map_or(from, Vec::len);
+            let (name, place) = (node.name.clone(), node.span);
+            terms.trace.built.push(Built { raw, made: term, firings, name, place });
+        }
         self.done.insert((id, exact), term);
         term
     }
+}
+
+/// A node's operation on terms, by no law.
+fn raw(terms: &mut Terms, op: &Op, xs: Vec<TermId>) -> TermId {
+    let term = match op {
+        Op::Map(op) => Term::Map(*op, xs),
+        Op::Reduce(ReduceOp::Sum, axes) => Term::Sum(axes.clone(), xs),
+        Op::Reduce(op, axes) => Term::Reduce(*op, axes.clone(), xs[0]),
+        Op::Index(axes) => {
+            let mut at: Vec<_> = axes.iter().copied().zip(xs[1..].iter().copied()).collect();
+            at.sort_unstable();
+            Term::Index(xs[0], at)
+        }
+        Op::TopK { axis, rank } => Term::TopK(*axis, *rank, xs[0]),
+        Op::Const(_) | Op::Iota(_) | Op::Length(_) | Op::Param(_) | Op::Weight(_) | Op::Tensor(_) => {
+            panic!("normalise: {op:?} has no operands")
+        }
+    };
+    terms.add(term)
 }
 
 impl Terms {
@@ -103,7 +131,7 @@ impl Terms {
         self.trace.count(law);
         if self.trace.firings.is_some() {
             let before = before(self);
-            self.trace.firings.as_mut().expect("asked for").push(Firing { law, before, after });
+            self.trace.firings.as_mut().expect("asked for").push(Firing { law, before, after, place: self.here });
         }
     }
 
@@ -146,7 +174,7 @@ impl Terms {
                 self.add(Term::Sum(Axes::none(), rest))
             }
         };
-        self.fire_associative(factors, &flat, product, |xs| Term::Sum(Axes::none(), xs));
+        self.fire_associative((1.0, |a, b| a * b), factors, &flat, product, |xs| Term::Sum(Axes::none(), xs));
         product
     }
 
@@ -170,24 +198,32 @@ impl Terms {
                 self.whole_read(&rest, plus, |t, xs| t.plus(&xs))
             }
         };
-        self.fire_associative(terms, &flat, plus, Term::Plus);
+        self.fire_associative((0.0, |a, b| a + b), terms, &flat, plus, Term::Plus);
         plus
     }
 
     /// Counts what [`Terms::product`] and [`Terms::plus`] have in common.
-    fn fire_associative(&mut self, from: &[TermId], flat: &[TermId], to: TermId, make: fn(Vec<TermId>) -> Term) {
+    fn fire_associative(
+        &mut self,
+        (unit, f): (f64, fn(f64, f64) -> f64),
+        from: &[TermId],
+        flat: &[TermId],
+        to: TermId,
+        make: fn(Vec<TermId>) -> Term,
+    ) {
         if from.len() < 2 {
             return;
         }
-        let literals = flat.iter().filter(|x| self.as_real(**x).is_some()).count();
-        let law = match (flat.len() > from.len(), literals) {
-            (_, 2..) if self.laws.has(Law::Fold) => Law::Fold,
-            (true, _) => Law::Flatten,
-            (false, 1) if flat.contains(&to) => Law::Unit,
-            _ => return,
-        };
-        let from = from.to_vec();
-        self.fire(law, |t| t.add(make(from)), to);
+        let literals: Vec<f64> = flat.iter().filter_map(|x| self.as_real(*x)).collect();
+        let number = literals.iter().copied().fold(unit, f);
+        let folds = literals.len() > 1 && self.laws.has(Law::Fold) && !number.is_nan();
+        let drops = number == unit && self.laws.has(Law::Unit) && (folds || literals.len() == 1);
+        for (law, fires) in [(Law::Unit, drops), (Law::Fold, folds), (Law::Flatten, flat.len() > from.len())] {
+            if fires {
+                let from = from.to_vec();
+                self.fire(law, |t| t.add(make(from)), to);
+            }
+        }
     }
 
     /// Whether the law of differences takes a minus sign into a sum.

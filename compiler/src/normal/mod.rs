@@ -22,7 +22,7 @@ pub mod verify;
 use crate::rules::{Laws, Trace};
 use indexmap::IndexMap;
 use llmc_artifact::{ReduceOp, ScalarOp, SeqId, Type, Value};
-use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent};
+use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent, Place};
 
 /// Index of a term in its arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +108,8 @@ pub struct TermInfo {
     pub token_dependent: bool,
     /// The name the text gave it, if any: for people.
     pub name: Option<String>,
+    /// Where the text has it, if it does: for people.
+    pub place: Option<Place>,
 }
 
 /// An arena of terms, equal ones once, operands before users.
@@ -135,6 +137,8 @@ pub struct Terms {
     pub laws: Laws,
     /// Which laws have fired.
     pub trace: Trace,
+    /// Where the text has what is being built.
+    pub(crate) here: Option<Place>,
     arena: IndexMap<Term, TermInfo>,
 }
 
@@ -192,6 +196,27 @@ impl Terms {
         self.arena[id.0 as usize].name.get_or_insert_with(|| name.to_owned());
     }
 
+    /// Says where the text has it, where that is not known yet. Leaves are everywhere.
+    pub fn set_place(&mut self, id: TermId, place: Option<Place>) {
+        let leaf = self.operands(id).is_empty() && !matches!(self.term(id), Term::Length(_));
+        if let Some(place) = place.filter(|_| !leaf) {
+            self.arena[id.0 as usize].place.get_or_insert(place);
+        }
+    }
+
+    /// Where the text has it, or else the nearest that it is made of.
+    pub fn place(&self, id: TermId) -> Option<Place> {
+        let (mut near, mut seen) = (vec![id], vec![false; self.len()]);
+        while !near.is_empty() {
+            if let Some(place) = near.iter().find_map(|x| self.info(*x).place) {
+                return Some(place);
+            }
+            let below = near.iter().flat_map(|x| self.operands(*x));
+            near = below.filter(|x| !std::mem::replace(&mut seen[x.0 as usize], true)).collect();
+        }
+        None
+    }
+
     /// Number of terms.
     pub fn len(&self) -> usize {
         self.arena.len()
@@ -228,6 +253,7 @@ impl Terms {
             weight_only,
             token_dependent,
             name: None,
+            place: None,
         };
         let value = |(axes, ty): &(Axes, Type)| {
             let token_dependent = axes.iter().any(|a| self.is_seq(a));
@@ -257,12 +283,13 @@ impl Terms {
                     weight_only: of.weight_only && by.weight_only,
                     token_dependent: of.token_dependent || by.token_dependent,
                     name: None,
+                    place: None,
                 }
             }
             Term::Read(x, view) => {
                 let of = self.info(*x);
                 let axes = of.axes.minus(&one(self.views[view])).union(&one(*view));
-                TermInfo { axes, weight_only: false, token_dependent: true, name: None, ..of.clone() }
+                TermInfo { axes, weight_only: false, token_dependent: true, name: None, place: None, ..of.clone() }
             }
         }
     }
@@ -277,6 +304,7 @@ impl Terms {
             weight_only: xs.iter().all(|x| self.info(*x).weight_only) && !removed.iter().any(|a| self.is_seq(a)),
             token_dependent: xs.iter().any(|x| self.info(*x).token_dependent),
             name: None,
+            place: None,
         }
     }
 

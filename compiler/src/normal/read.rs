@@ -21,7 +21,12 @@ impl Terms {
             if !outside.is_empty() {
                 let inside = self.product(&inside);
                 outside.push(self.read(inside, s));
-                return self.product(&outside);
+                let result = self.product(&outside);
+                if self.trace.firings.is_some() {
+                    let own = self.add(Term::Iota(s));
+                    self.fire(Law::Push, |terms| terms.add(Term::Index(x, vec![(t, own)])), result);
+                }
+                return result;
             }
         }
         self.add(Term::Read(x, s))

@@ -58,7 +58,7 @@ impl Terms {
             let sum = (!to.1.is_empty()).then(|| self.raw_sum(to.0, to.1));
             let after: Vec<_> = beside.into_iter().chain(sum).collect();
             let after = self.raw_sum(&Axes::none(), &after);
-            self.trace.firings.as_mut().expect("asked for").push(Firing { law, before, after });
+            self.trace.firings.as_mut().expect("asked for").push(Firing { law, before, after, place: self.here });
         }
     }
 

@@ -47,6 +47,7 @@ impl Terms {
         {
             self.set_name(result, &name);
         }
+        self.set_place(result, self.info(key.0).place);
         memo.insert(key, result);
         result
     }

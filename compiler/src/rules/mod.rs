@@ -9,6 +9,7 @@
 //! a factor into or out of a sum that binds one of its axes.
 
 use crate::normal::TermId;
+use llmc_frontend::graph::Place;
 use std::fmt::{self, Write};
 
 /// Where in the optimizer a law is carried out.
@@ -138,6 +139,14 @@ impl Laws {
     /// All of them.
     pub const ALL: Laws = Laws(u128::MAX);
 
+    /// None of them.
+    pub const NONE: Laws = Laws(0);
+
+    /// These and one more.
+    pub const fn with(self, law: Law) -> Laws {
+        Laws(self.0 | 1 << law as u32)
+    }
+
     /// These without one.
     pub const fn without(self, law: Law) -> Laws {
         Laws(self.0 & !(1 << law as u32))
@@ -146,6 +155,11 @@ impl Laws {
     /// Whether a law is switched on.
     pub const fn has(self, law: Law) -> bool {
         self.0 >> law as u32 & 1 == 1
+    }
+
+    /// The laws that are switched on.
+    pub fn on(self) -> impl Iterator<Item = Law> {
+        Law::ALL.iter().copied().filter(move |l| self.has(*l))
     }
 
     /// The laws that are switched off.
@@ -194,6 +208,23 @@ pub struct Firing {
     pub before: TermId,
     /// The term that replaces it, or joins it.
     pub after: TermId,
+    /// Where the text has what was being built.
+    pub place: Option<Place>,
+}
+
+/// What a node of the text's graph became: a step of normalise's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The node's operation on what its operands became.
+    pub raw: TermId,
+    /// The term in normal form.
+    pub made: TermId,
+    /// The firings that made it: a range of [`Trace::firings`].
+    pub firings: std::ops::Range<usize>,
+    /// What the text calls it.
+    pub name: Option<String>,
+    /// Where the text has it.
+    pub place: Option<Place>,
 }
 
 /// Counts the laws that fired.
@@ -202,11 +233,13 @@ pub struct Trace {
     counts: Vec<u64>,
     /// Both sides of every firing, when asked for: it costs a term each.
     pub firings: Option<Vec<Firing>>,
+    /// What each node became, with the firings.
+    pub built: Vec<Built>,
 }
 
 impl Default for Trace {
     fn default() -> Trace {
-        Trace { counts: vec![0; Law::ALL.len()], firings: None }
+        Trace { counts: vec![0; Law::ALL.len()], firings: None, built: vec![] }
     }
 }
 

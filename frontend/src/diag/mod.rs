@@ -9,7 +9,7 @@ pub mod source;
 pub mod suggest;
 
 pub use codes::{Code, Severity, Stage};
-pub use render::{Style, render_json, render_text};
+pub use render::{Style, render_json, render_place, render_text};
 pub use source::{FileId, Location, SourceMap, Span};
 pub use suggest::did_you_mean;
 

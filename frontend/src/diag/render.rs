@@ -66,6 +66,15 @@ fn render_one(out: &mut String, d: &Diagnostic, sources: &SourceMap, style: Styl
     }
 }
 
+/// A place as diagnostics show it: file, line and column, the line quoted, the words marked with a note.
+pub fn render_place(sources: &SourceMap, span: Span, note: &str) -> String {
+    let mut out = String::new();
+    let gutter = " ".repeat(sources.locate(span).line.to_string().len());
+    let mark = Mark { arrow: "-->", sign: '^', text: note, colour: "1;34" };
+    quote(&mut out, sources, span, mark, &gutter, Style::Plain, &mut None);
+    out
+}
+
 /// How a quoted place is marked.
 struct Mark<'a> {
     arrow: &'a str,

@@ -194,6 +194,9 @@ pub struct TensorView {
     pub info: TensorInfo,
 }
 
+/// A byte range of a text: file number, start, end.
+pub type Place = (u32, u32, u32);
+
 /// A node: what it computes, over which axes, of which type, and where the text says so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
@@ -205,8 +208,8 @@ pub struct Node {
     pub ty: Type,
     /// The name the text gave it, if any: for people only.
     pub name: Option<String>,
-    /// Byte range in the text (file number, start, end): for people only.
-    pub span: Option<(u32, u32, u32)>,
+    /// Where the text says so: for people only.
+    pub span: Option<Place>,
 }
 
 /// Port of an operand: its place in the operation's operand list.
