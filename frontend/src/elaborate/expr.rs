@@ -14,7 +14,9 @@ impl<'a> Elaborator<'a> {
     /// `licensed`: an annotation states the axes of this expression's value.
     pub(super) fn expr_as(&mut self, f: &mut Frame<'a>, e: &'a Expr, licensed: bool) -> Result<Val> {
         self.enter(e.span)?;
-        let outer = self.u.span.replace((e.span.file.0, e.span.start, e.span.end));
+        // What the standard library computes is shown where the model calls it.
+        let place = self.calls.first().copied().filter(|call| call.file != e.span.file).unwrap_or(e.span);
+        let outer = self.u.span.replace((place.file.0, place.start, place.end));
         let value = self.expr_kind(f, e, licensed);
         self.u.span = outer;
         self.depth -= 1;
