@@ -180,6 +180,27 @@ fn a_window_bounds_the_caches() {
     }
 }
 
+/// The latent and the key that all heads share, of each layer; not the keys and values that are made of them.
+#[test]
+fn a_latent_is_the_one_cache_of_both_roles() {
+    let (name, text) = MODELS.iter().find(|(n, _)| n.starts_with("deepseek")).expect("it is built in");
+    let mut seen = 0;
+    for block in blocks(name, text, Format::BF16).iter().filter(|b| !b.fused.caches.is_empty()) {
+        for role in Role::ALL {
+            let fused = block.fused(role);
+            let elements = |(value, _): &(u32, usize)| -> u64 {
+                fused.terms.stored[*value as usize].0.iter().filter_map(|a| fused.terms.axes.len_of(a)).product()
+            };
+            let mut sizes: Vec<_> = fused.caches.iter().map(elements).collect();
+            sizes.sort_unstable();
+            assert_eq!(sizes, [64, 512], "{}: {:?}", role.name(), block.considered);
+            assert_eq!(block.lowered(role).block.caches, block.lowered(Role::Prefill).block.caches);
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 2, "dense layers and layers of experts");
+}
+
 /// Norms of every kind, biases, relative positions, experts, latent attention: each is a list of well-formed kernels,
 /// or refused with a sentence.
 #[test]

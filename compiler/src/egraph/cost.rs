@@ -307,8 +307,9 @@ impl<'a> Pricing<'a> {
                 kind = Arithmetic::F16;
             }
         }
-        let multiplications = self.points(&fact.axes.union(bound)) * factors.len() as f64;
-        let computing = 2.0 * multiplications / machine.rate(kind);
+        // Of n factors n - 1 multiplications and an addition.
+        let operations = self.points(&fact.axes.union(bound)) * factors.len() as f64;
+        let computing = operations / machine.rate(kind);
         computing.max(machine.from_memory(bytes)) + self.stored(&fact.axes)
     }
 

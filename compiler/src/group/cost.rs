@@ -71,14 +71,19 @@ impl Counted<'_> {
             Work::Contract(c) => self.products(c),
             Work::Stream(f) => {
                 let over: Axes = f.stream.over.iter().copied().collect();
+                let dots = Arithmetic::of(self.facts.cache);
                 for s in &f.stream.states {
-                    let points = self.points(&self.terms.free(s.source).union(&over));
-                    self.once(s.source, Arithmetic::F32, 4.0 * points);
+                    let free = self.terms.free(s.source).union(&over);
+                    let points = self.points(&free);
+                    // A state of one number for each fold takes exponentials; one with axes of its own multiplies and adds.
+                    let own = !free.is_subset(&f.parallel.union(&over));
+                    let (kind, each) = if own { (dots, 2.0) } else { (Arithmetic::Scalar, 4.0) };
+                    self.once(s.source, kind, each * points);
                 }
                 for d in &f.dots {
                     let inner = alpha::reduction(self.terms, *d).map_or(Axes::none(), |(_, b)| b);
                     let points = self.points(&self.terms.free(*d).union(&inner));
-                    self.once(*d, Arithmetic::F32, 2.0 * points);
+                    self.once(*d, dots, 2.0 * points);
                 }
                 self.weights_of(f);
             }
