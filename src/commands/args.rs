@@ -36,6 +36,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Rewrite a model text in the one layout.
     Fmt(FmtArgs),
+    /// Execute a kernel of a PTX file on the processor, check it and count what it does.
+    Sim(SimArgs),
 }
 
 /// What names a model.
@@ -81,6 +83,8 @@ pub enum DeviceName {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+    /// A simulator of one, which checks every access; slow.
+    Sim,
 }
 
 /// `llmc build`.
@@ -296,4 +300,35 @@ pub struct FmtArgs {
     /// Change nothing; fail if a file is not in the one layout.
     #[arg(long)]
     pub check: bool,
+}
+
+/// `llmc sim`.
+#[derive(Args, Debug)]
+pub struct SimArgs {
+    /// A PTX text.
+    pub file: PathBuf,
+    /// The kernel; not needed where there is one.
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Option<String>,
+    /// Blocks along x, y and z.
+    #[arg(long, value_name = "X,Y,Z", value_delimiter = ',', default_value = "1")]
+    pub grid: Vec<u32>,
+    /// Threads of a block along x, y and z.
+    #[arg(long, value_name = "X,Y,Z", value_delimiter = ',', default_value = "32")]
+    pub block: Vec<u32>,
+    /// Bytes of dynamic shared memory.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub shared: u32,
+    /// In which turns warps run.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// A value for every parameter: `7`, `f32:1.5`, `f32[1024]` (never written), `f32[1024]=0.5`, `=iota`, `=random`, `=@FILE`.
+    #[arg(long, value_name = "VALUE", num_args = 1..)]
+    pub args: Vec<String>,
+    /// Print the first N elements of every buffer afterwards.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub show: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -8,7 +8,7 @@ use llmc::{DeviceKind, Engine, EngineOptions, Error, Loaded, SampleOptions};
 pub fn load(args: &ModelArgs, device: &DeviceArgs) -> Result<Loaded, Error> {
     let target = match device.device {
         DeviceName::Cpu => "cpu",
-        DeviceName::Cuda => "sm_80",
+        DeviceName::Cuda | DeviceName::Sim => "sm_80",
     };
     // A device that is not there is told before anything is compiled for it.
     llmc_runtime::device::check(kind(device))?;
@@ -55,6 +55,7 @@ fn kind(device: &DeviceArgs) -> DeviceKind {
     match device.device {
         DeviceName::Cpu => DeviceKind::Cpu { threads: device.threads },
         DeviceName::Cuda => DeviceKind::Cuda { ordinal: 0 },
+        DeviceName::Sim => DeviceKind::Sim,
     }
 }
 

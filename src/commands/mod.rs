@@ -14,6 +14,7 @@ mod fmt;
 mod inspect;
 mod load;
 mod run;
+mod sim;
 
 pub use args::{Cli, Command};
 pub use failure::Failure;
@@ -33,5 +34,6 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),
+        Command::Sim(args) => sim::run(&args),
     }
 }

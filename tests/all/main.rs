@@ -12,5 +12,6 @@ mod goals;
 mod hygiene;
 mod laws;
 mod oracle;
+mod sim;
 mod support;
 mod tiny;

@@ -32,6 +32,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod argument;
 mod counters;
 mod decode;
 mod exec;
@@ -43,6 +44,7 @@ mod program;
 pub mod syntax;
 pub mod types;
 
+pub use argument::{Argument, Fill};
 pub use counters::Counters;
 pub use decode::Program;
 pub use exec::Launch;

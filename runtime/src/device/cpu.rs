@@ -194,6 +194,14 @@ fn missing_features(target: &TargetCode) -> Vec<&str> {
     target.features.iter().map(String::as_str).filter(|f| features::has(f) != Some(true)).collect()
 }
 
+/// Bytes of the host's memory that could still be allocated, roughly.
+pub(super) fn available_memory() -> u64 {
+    let fields = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        fields.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.strip_suffix("kB")?.trim().parse().ok());
+    available.map_or(4 << 30, |kib: u64| kib << 10)
+}
+
 impl Device for Cpu {
     fn describe(&self) -> String {
         format!("{}, {} threads", self.target.target, self.pool.workers())
@@ -204,10 +212,7 @@ impl Device for Cpu {
     }
 
     fn free_memory(&self) -> u64 {
-        let fields = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let available =
-            fields.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.strip_suffix("kB")?.trim().parse().ok());
-        available.map_or(4 << 30, |kib: u64| kib << 10)
+        available_memory()
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Memory, RunError> {

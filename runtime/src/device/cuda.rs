@@ -1,6 +1,7 @@
 //! An NVIDIA GPU as a device. The only file that knows CUDA; the driver's library is looked for when it is asked for.
 
-use super::{Bytes, Calls, Device, Memory, Slab, target_names};
+use super::gpu::{choose_target, geometry};
+use super::{Bytes, Calls, Device, Memory, Slab};
 use crate::run_error::{RunCode, RunError};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaContext, CudaStream, sys};
@@ -8,8 +9,6 @@ use llmc_artifact::plan::{KernelInfo, TargetCode};
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-/// Prefix of the targets that this device runs: `sm_80`, `sm_90a`.
-const TARGET: &str = "sm_";
 /// Dynamic shared memory that a kernel gets without asking for more.
 const PLAIN_SHARED: u64 = 48 << 10;
 
@@ -100,30 +99,6 @@ fn open_context(ordinal: usize) -> Result<Arc<CudaContext>, RunError> {
         return Err(absent(&format!("GPU {ordinal} asked for, {count} there")));
     }
     CudaContext::new(ordinal).map_err(|e| absent(&reason(e)))
-}
-
-/// The version in `sm_90a`, and whether it is for that very architecture only.
-fn parse_target(target: &str) -> Option<(i32, bool)> {
-    let version = target.strip_prefix(TARGET)?;
-    let digits = version.trim_end_matches(['a', 'f']);
-    Some((digits.parse().ok()?, digits.len() < version.len()))
-}
-
-/// Of the targets that a GPU of this capability runs, the newest, and of those the most specific.
-fn choose_target<'a>(
-    targets: &'a [TargetCode],
-    (major, minor): (i32, i32),
-    gpu: &str,
-) -> Result<&'a TargetCode, RunError> {
-    let have = major * 10 + minor;
-    let runs = |t: &&TargetCode| {
-        parse_target(&t.target).is_some_and(|(version, exact)| if exact { version == have } else { version <= have })
-    };
-    targets.iter().filter(runs).max_by_key(|t| parse_target(&t.target)).ok_or_else(|| {
-        RunError::new(RunCode::NoTarget, gpu, target_names(targets))
-            .expected(format_args!("code for sm_{have} or older"))
-            .help("build the artifact with `--target sm_80`")
-    })
 }
 
 fn load_module(target: &TargetCode) -> Result<sys::CUmodule, RunError> {
@@ -227,27 +202,17 @@ impl Device for Cuda {
         let mut dims = calls.dims.clone();
         let mut params: Vec<*mut c_void> = Vec::new();
         for call in &calls.calls {
-            if call.items == 0 {
-                continue;
-            }
             let info = &self.target.kernels[call.kernel as usize];
-            let part = || format!("kernel `{}`", info.symbol);
-            let blocks = u32::try_from(call.items).ok().filter(|n| *n <= i32::MAX as u32).ok_or_else(|| {
-                RunError::new(RunCode::Device, part(), format_args!("{} thread blocks", call.items))
-                    .expected("at most 2147483647")
-                    .help("give fewer tokens at a time")
-            })?;
+            let Some(shape) = geometry(info, call.items)? else { continue };
             params.clear();
             params.extend(pointers[call.pointers.clone()].iter_mut().map(|p| (p as *mut u64).cast::<c_void>()));
             params.extend(dims[call.dims.clone()].iter_mut().map(|d| (d as *mut i64).cast::<c_void>()));
             let function = self.functions[call.kernel as usize];
-            let (grid, block) = ((blocks, 1, 1), (info.threads, 1, 1));
+            let (grid, block) = ((shape.blocks, 1, 1), (shape.threads, 1, 1));
             // SAFETY: the parameters are those of `KernelInfo`, by which the engine laid them out; the driver copies
             // them before this returns. An artifact is a program; beyond that it is trusted.
-            unsafe {
-                result::launch_kernel(function, grid, block, info.scratch as u32, self.stream.cu_stream(), &mut params)
-            }
-            .map_err(|e| failed(&part(), e))?;
+            unsafe { result::launch_kernel(function, grid, block, shape.shared, self.stream.cu_stream(), &mut params) }
+                .map_err(|e| failed(&format!("kernel `{}`", info.symbol), e))?;
         }
         Ok(())
     }
@@ -271,19 +236,6 @@ mod tests {
 
     fn target(name: &str) -> TargetCode {
         TargetCode { target: name.into(), features: vec![], kernels: vec![], code: vec![] }
-    }
-
-    #[test]
-    fn the_newest_target_that_runs_is_chosen() {
-        let targets = ["cpu:v3", "sm_80", "sm_90a", "sm_90", "sm_100"].map(target);
-        let chosen = |capability| choose_target(&targets, capability, "a GPU").map(|t| t.target.as_str());
-        assert_eq!(chosen((8, 0)), Ok("sm_80"));
-        assert_eq!(chosen((8, 9)), Ok("sm_80"));
-        assert_eq!(chosen((9, 0)), Ok("sm_90a"));
-        assert_eq!(chosen((12, 0)), Ok("sm_100"));
-        let error = chosen((7, 5)).unwrap_err();
-        assert_eq!(error.code(), "E0801");
-        assert!(error.to_string().contains("code for cpu:v3, sm_80"), "{error}");
     }
 
     #[test]

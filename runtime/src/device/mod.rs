@@ -8,6 +8,8 @@ pub mod cuda;
 #[cfg(test)]
 pub(crate) mod double;
 mod features;
+mod gpu;
+pub mod sim;
 
 use crate::run_error::RunError;
 use cpu::HostBytes;
@@ -151,6 +153,8 @@ pub enum DeviceKind {
         /// Which, as the driver counts them.
         ordinal: usize,
     },
+    /// The simulator of PTX.
+    Sim,
 }
 
 impl Default for DeviceKind {
@@ -167,6 +171,7 @@ pub fn open(kind: DeviceKind, targets: &[TargetCode]) -> Result<Box<dyn Device>,
     Ok(match kind {
         DeviceKind::Cpu { threads } => Box::new(cpu::Cpu::open(targets, threads)?),
         DeviceKind::Cuda { ordinal } => Box::new(cuda::Cuda::open(targets, ordinal)?),
+        DeviceKind::Sim => Box::new(sim::Sim::open(targets)?),
     })
 }
 
@@ -215,7 +220,7 @@ impl<T> Slab<T> {
 /// [`crate::RunCode::NoDevice`] with the way out.
 pub fn check(kind: DeviceKind) -> Result<(), RunError> {
     match kind {
-        DeviceKind::Cpu { .. } => Ok(()),
+        DeviceKind::Cpu { .. } | DeviceKind::Sim => Ok(()),
         DeviceKind::Cuda { ordinal } => cuda::check(ordinal),
     }
 }
