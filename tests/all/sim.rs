@@ -14,7 +14,7 @@ fn logits(device: &str) -> Vec<f32> {
     let model = path("tests/cases/checkpoints/tiny_llama");
     // A prompt, then tokens one by one: both plans run.
     let shape = ["--tokens", "1,2,3,4,5,6,7", "--prompt-tokens", "4"];
-    let ended = llmc(&[&["eval", &model, "--device", device, "--logits", &file], &shape[..]].concat());
+    let ended = llmc(&[&["eval", &model, "--device", device, "--logits", &file][..], &shape[..]].concat());
     assert_eq!(ended.code, 0, "{}", ended.err);
     let bytes = std::fs::read(file).expect("the logits");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a file of tensors");

@@ -132,7 +132,7 @@ pub fn bfind(cx: &mut Cx) -> Decoded {
         let x = if signed && a >> (bits - 1) & 1 == 1 { !a & m } else { a };
         match x {
             0 => mask(32),
-            _ if shift => (bits - 1 - (63 - x.leading_zeros())) as u64,
+            _ if shift => (bits - 1).saturating_sub(63 - x.leading_zeros()) as u64,
             _ => (63 - x.leading_zeros()) as u64,
         }
     };
@@ -153,7 +153,7 @@ fn counted(cx: &mut Cx, count: impl Fn(u64, u32) -> u32 + Send + Sync + 'static)
 }
 
 pub fn clz(cx: &mut Cx) -> Decoded {
-    counted(cx, |a, bits| a.leading_zeros() - (64 - bits))
+    counted(cx, |a, bits| a.leading_zeros().saturating_sub(64 - bits))
 }
 
 pub fn popc(cx: &mut Cx) -> Decoded {

@@ -10,13 +10,15 @@ use crate::types::Type;
 use std::collections::HashMap;
 
 /// Instructions of a kernel, calls included.
-const CODE_LIMIT: usize = 1 << 20;
+const CODE_LIMIT: usize = 1 << 18;
+/// Statements of a kernel, those of its callees as often as they are called.
+const STATEMENT_LIMIT: usize = 1 << 21;
 /// Registers and constants that a kernel uses.
 const SLOT_LIMIT: usize = 1 << 14;
 /// Bytes of local memory of a thread.
 const LOCAL_LIMIT: u64 = 1 << 16;
 /// Calls inside each other.
-const CALL_LIMIT: usize = 32;
+const CALL_LIMIT: usize = 16;
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Builder<'s, 'm> {
     pub shared: u64,
     pub local: u64,
     callees: Vec<(&'s str, u32)>,
+    /// Statements so far.
+    seen: usize,
 }
 
 impl std::hash::Hash for Initial {
@@ -86,6 +90,7 @@ impl<'s, 'm> Builder<'s, 'm> {
             shared: 0,
             local: 0,
             callees: Vec::new(),
+            seen: 0,
         }
     }
 
@@ -283,7 +288,8 @@ impl<'s, 'm> Builder<'s, 'm> {
     }
 
     fn instruction(&mut self, i: &Instruction<'s>) -> Result<(), PtxError> {
-        if self.code.len() >= CODE_LIMIT || self.slots.len() >= SLOT_LIMIT {
+        self.seen += 1;
+        if self.seen >= STATEMENT_LIMIT || self.code.len() >= CODE_LIMIT || self.slots.len() >= SLOT_LIMIT {
             return error(i.place, "the kernel is too large");
         }
         if i.name == "call" {
@@ -361,6 +367,7 @@ impl<'s, 'm> Builder<'s, 'm> {
         arguments: &[Operand<'s>],
         i: &Instruction<'s>,
     ) -> Result<(), PtxError> {
+        self.seen += function.body.as_ref().map_or(0, Vec::len);
         let mut scope = Scope { closed: true, ..Scope::default() };
         let formals = function.results.iter().chain(&function.params);
         let actuals = results.iter().chain(arguments);

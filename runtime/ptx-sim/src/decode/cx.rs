@@ -79,6 +79,7 @@ impl<'b, 's, 'm> Cx<'b, 's, 'm> {
     /// Takes the next type among the modifiers.
     pub fn ty(&mut self) -> Result<Type, PtxError> {
         match self.modifiers.iter().enumerate().find_map(|(i, m)| Some((i, Type::parse(m)?))) {
+            Some((_, Type::B128)) => self.error("values of 128 bits are not supported"),
             Some((at, ty)) => {
                 self.modifiers.remove(at);
                 Ok(ty)
@@ -142,7 +143,7 @@ impl<'b, 's, 'm> Cx<'b, 's, 'm> {
                 Ok(self.b.constant(number_bits(*number, ty)))
             }
             Operand::Name(name, part) => self.named(name, *part, ty, wider),
-            Operand::Sum(name, offset) => self.symbol(name, *offset),
+            Operand::Sum(name, offset) => self.symbol(name, *offset, ty),
             _ => self.error("an operand of another kind is needed"),
         }
     }
@@ -154,7 +155,7 @@ impl<'b, 's, 'm> Cx<'b, 's, 'm> {
                     self.fits(name, own, ty, wider)?;
                     Ok(slot)
                 }
-                Name::Place { .. } | Name::Dynamic if part.is_none() => self.symbol(name, 0),
+                Name::Place { .. } | Name::Dynamic if part.is_none() => self.symbol(name, 0, ty),
                 _ => self.error(format!("`{name}` is not a register here")),
             };
         }
@@ -174,10 +175,10 @@ impl<'b, 's, 'm> Cx<'b, 's, 'm> {
         self.error(format!("`{name}` has {} bits, {} are needed", own.bits(), ty.bits()))
     }
 
-    /// The address of a variable.
-    fn symbol(&mut self, name: &'s str, offset: i64) -> Result<Slot, PtxError> {
+    /// The address of a variable, cut to a type.
+    fn symbol(&mut self, name: &'s str, offset: i64, ty: Type) -> Result<Slot, PtxError> {
         match self.name_of(name)? {
-            Name::Place { at, .. } => Ok(self.b.constant(at.wrapping_add(offset as u64))),
+            Name::Place { at, .. } => Ok(self.b.constant(at.wrapping_add(offset as u64) & ty.mask())),
             Name::Dynamic => Ok(self.b.initial(Initial::Dynamic(offset as u64))),
             _ => self.error(format!("`{name}` has no address")),
         }
@@ -262,11 +263,11 @@ impl<'b, 's, 'm> Cx<'b, 's, 'm> {
             Name::Register { slot, ty } => Ok(Address { space, base: slot, offset, narrow: ty.bits() == 32 }),
             Name::Place { space: own, .. } => {
                 let space = if matches!(space, Space::Param | Space::Generic) { own } else { space };
-                Ok(Address { space, base: self.symbol(name, 0)?, offset, narrow: false })
+                Ok(Address { space, base: self.symbol(name, 0, Type::U64)?, offset, narrow: false })
             }
             Name::Dynamic => {
                 let space = if space == Space::Generic { Space::Shared } else { space };
-                Ok(Address { space, base: self.symbol(name, 0)?, offset, narrow: false })
+                Ok(Address { space, base: self.symbol(name, 0, Type::U64)?, offset, narrow: false })
             }
             _ => self.error(format!("`{name}` is not an address")),
         }

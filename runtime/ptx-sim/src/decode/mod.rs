@@ -28,6 +28,8 @@ use std::collections::HashMap;
 
 /// Bytes that one variable of a module may have.
 const VARIABLE_LIMIT: u64 = 1 << 28;
+/// Bytes of all of them.
+const VARIABLES_LIMIT: u64 = 1 << 30;
 /// Bytes of a kernel's parameters.
 const PARAMS_LIMIT: u64 = 32764;
 
@@ -49,8 +51,13 @@ impl<'s> Program<'s> {
     /// A variable that is too large, or an initialiser that does not fit it.
     pub fn load(module: Module<'s>, memory: &mut Memory) -> Result<Program<'s>, PtxError> {
         let mut globals = HashMap::new();
+        let mut total = 0;
         for v in module.variables.iter().filter(|v| matches!(v.space, Space::Global | Space::Const)) {
             let size = size_of(v)?;
+            total += size;
+            if total > VARIABLES_LIMIT {
+                return error(v.place, format!("more than {VARIABLES_LIMIT} bytes of variables"));
+            }
             let address = match (v.external, v.init.is_empty()) {
                 (true, _) => return error(v.place, format!("`{}` is defined elsewhere", v.name)),
                 _ if v.space == Space::Const => memory.upload(v.name, vec![0; size as usize]),

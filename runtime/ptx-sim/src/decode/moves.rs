@@ -79,6 +79,9 @@ pub fn cvta(cx: &mut Cx) -> Decoded {
     let back = cx.take("to");
     let Some(space) = space(cx) else { return cx.unknown() };
     let ty = cx.ty()?;
+    if ty.bits() != 64 {
+        return cx.error("generic addresses have 64 bits");
+    }
     cx.arity(2..=2)?;
     Ok(Op::Window { to: cx.to(0, ty)?, from: cx.from(1, ty)?, space, back })
 }
