@@ -145,11 +145,23 @@ pub fn stages(text: &Text, checkpoint: Option<&dyn CheckpointFile>, laws: Laws) 
 /// # Errors
 /// As [`stages`].
 pub fn stages_for(text: &Text, checkpoint: Option<&dyn CheckpointFile>, options: &Options) -> Result<Stages, Error> {
+    Ok(compile_stages(text, checkpoint, options)?.0)
+}
+
+/// As [`stages_for`], and the texts that places are in.
+///
+/// # Errors
+/// As [`stages`].
+pub fn compile_stages(
+    text: &Text,
+    checkpoint: Option<&dyn CheckpointFile>,
+    options: &Options,
+) -> Result<(Stages, SourceMap), Error> {
     let (model, sources) = model(text, checkpoint.map(|c| c as &dyn Checkpoint))?;
     let mut stages = pipeline::run(model, options)
         .map_err(|e| Error::Compile(format!("{}: {e}", sources.file(llmc_frontend::FileId(1)).name)))?;
     show_leaks(&mut stages, &sources);
-    Ok(stages)
+    Ok((stages, sources))
 }
 
 /// The machine of this name, or in this file; without one, the first target's where none is a processor, else a generic

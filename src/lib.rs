@@ -30,7 +30,7 @@ mod loaded;
 pub mod source;
 
 #[cfg(feature = "compiler")]
-pub use compile::{CompileOptions, compile, laws_without, machine, model, stages, stages_for};
+pub use compile::{CompileOptions, compile, compile_stages, laws_without, machine, model, stages, stages_for};
 pub use error::{Error, ModelError};
 pub use llmc_artifact::Artifact;
 pub use llmc_runtime::chat::{ChatTemplate, Message};

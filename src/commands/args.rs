@@ -273,8 +273,28 @@ pub struct InspectArgs {
 /// `llmc explain`.
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
+    /// A model text (.llm), an artifact (.llmc), a GGUF file, or a Hugging Face folder.
+    #[arg(required_unless_present = "list_rules")]
+    pub model: Option<PathBuf>,
+    /// A value by its name in the text, or `block/value`; without one, every kernel in a line.
+    pub value: Option<String>,
+    /// The checkpoint of a model text: a GGUF file or a Hugging Face folder.
+    #[arg(long, value_name = "FILE_OR_FOLDER")]
+    pub weights: Option<PathBuf>,
+    /// A folder of further model texts to choose from by architecture.
+    #[arg(long, value_name = "FOLDER")]
+    pub models: Option<PathBuf>,
+    /// Only what kept the value from being fused into its readers, or makes it a cache.
+    #[arg(long, requires = "value")]
+    pub why_not: bool,
+    /// Print JSON.
+    #[arg(long, requires = "value")]
+    pub json: bool,
+    /// Compile without this law of the optimizer (repeatable).
+    #[arg(long, value_name = "NAME")]
+    pub disable_rule: Vec<String>,
     /// List every law of the optimizer: name, stage, equation, condition and what it is for.
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub list_rules: bool,
 }
 

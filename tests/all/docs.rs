@@ -1,6 +1,7 @@
 //! The language reference: every example is checked, and the table of operations is made from the table in the code.
 
 use crate::support::cases;
+use crate::support::command::llmc;
 use llmc_artifact::{ReduceOp, ScalarOp};
 use llmc_frontend::compile_text;
 use llmc_frontend::diag::render_text;
@@ -87,4 +88,30 @@ fn the_table_of_operations_is_up_to_date() {
     for op in ReduceOp::EVERY {
         assert!(page.contains(&format!("`{}`", op.keyword())), "`{}` is not documented", op.keyword());
     }
+}
+
+/// Each command of the page runs, and prints each of the lines below it.
+#[test]
+fn every_example_of_explain_is_what_it_prints() {
+    let page = std::fs::read_to_string(cases::root().join("docs/explain.md")).expect("the page exists");
+    let mut ran = 0;
+    for fence in fences(&page) {
+        let mut lines = fence.text.lines();
+        let command = lines.next().and_then(|l| l.strip_prefix("$ llmc ")).expect("an example begins with its command");
+        let root = cases::root();
+        let full = |word: &str| {
+            if word.contains('/') && root.join(word).exists() {
+                root.join(word).display().to_string()
+            } else {
+                word.to_owned()
+            }
+        };
+        let args: Vec<String> = command.split(' ').map(full).collect();
+        let printed = llmc(&args).done().replace(&format!("{}/", root.display()), "");
+        for line in lines {
+            assert!(printed.contains(line), "docs/explain.md:{}: no `{line}` in\n{printed}", fence.line);
+        }
+        ran += 1;
+    }
+    assert!(ran > 3, "only {ran} examples");
 }

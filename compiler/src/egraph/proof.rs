@@ -89,3 +89,37 @@ impl Optimized {
         (all.terms, joins)
     }
 }
+
+impl Optimized {
+    /// For each class of the chosen form that a law made: the joins from the node of normal form to the chosen one.
+    pub fn chosen_joins(&self) -> (Terms, Vec<Vec<Join>>) {
+        let mut all = Witness::new(&self.egraph);
+        let canonical = |node: &Node| {
+            let mut node = node.clone();
+            node.children.iter_mut().for_each(|x| *x = self.egraph.find(*x));
+            node
+        };
+        let steps: Vec<_> =
+            (self.saturation.joins.iter()).map(|(law, a, b)| (*law, canonical(a), canonical(b), a, b)).collect();
+        let order = super::extract::order(&self.egraph, &self.choice, &self.classes).unwrap_or_default();
+        let mut chains = Vec::new();
+        for class in order {
+            let mut chain = Vec::new();
+            let mut node = canonical(&self.choice[&class]);
+            // Every join is taken once, so that a chain ends.
+            let mut left: Vec<_> = steps.iter().collect();
+            while let Some(at) = left.iter().position(|(_, before, after, ..)| *after == node && *before != node) {
+                let (law, before, _, a, b) = left.swap_remove(at);
+                let (from, to) = (all.node(a), all.node(b));
+                let place = all.terms.place(from);
+                chain.push(Join { law: *law, before: from, after: to, place });
+                node = before.clone();
+            }
+            chain.reverse();
+            if !chain.is_empty() {
+                chains.push(chain);
+            }
+        }
+        (all.terms, chains)
+    }
+}

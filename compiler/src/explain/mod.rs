@@ -8,3 +8,4 @@ pub mod denote;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+pub mod value;

@@ -1,12 +1,16 @@
 use super::check::{self, Checker};
+use crate::egraph::proof::Join;
 use crate::egraph::{BlockFacts, optimize};
-use crate::normal::Terms;
 use crate::normal::build::normalise_by;
+use crate::normal::text::expression;
+use crate::normal::{Term, TermId, Terms};
 use crate::rules::{Built, Firing, Law, Laws, Stage, Theme};
 use crate::testing::draft::Draft;
 use crate::testing::layer::{Spelling, TINY, layer};
 use crate::testing::random::block;
+use llmc_artifact::Type;
 use llmc_frontend::compile::{MODELS, compile_text};
+use llmc_frontend::graph::Axes;
 
 fn drafts(seeds: std::ops::Range<u64>) -> impl Iterator<Item = Draft> {
     seeds.map(|seed| if seed == 0 { layer(TINY, Spelling::default()) } else { block(seed, 16) })
@@ -112,4 +116,35 @@ fn joins_of_the_egraph_hold() {
         }
     }
     assert!(seen.on().count() >= 5, "{seen:?}");
+}
+
+/// A law whose condition on free axes is dropped is caught by the checker: a factor that has the axis of a sum goes into
+/// the sum and is captured. With the condition the same law holds.
+#[test]
+fn a_law_without_its_condition_is_caught() {
+    let (mut captured, mut fresh) = (0, 0);
+    for d in drafts(1..30) {
+        let (mut terms, _, firings) = recorded(&d);
+        let sums: Vec<TermId> = firings.iter().map(|f| f.before).collect();
+        let real = |x: &TermId| terms.info(*x).ty == Type::Real;
+        let factors: Vec<TermId> = firings.iter().map(|f| f.after).filter(real).take(6).collect();
+        for sum in sums {
+            let Term::Sum(bound, xs) = terms.term(sum).clone() else { continue };
+            if bound.is_empty() || terms.info(sum).ty != Type::Real {
+                continue;
+            }
+            let outer = factors.iter().copied().find(|f| bound.is_subset(terms.free(*f)));
+            for f in factors.iter().copied() {
+                let Some(outer) = outer else { continue };
+                let meets = !terms.free(f).intersect(&bound).is_empty();
+                let before = terms.add(Term::Sum(Axes::none(), vec![outer, f, sum]));
+                let inside = terms.add(Term::Sum(bound.clone(), xs.iter().copied().chain([f]).collect()));
+                let after = terms.add(Term::Sum(Axes::none(), vec![outer, inside]));
+                let join = Join { law: Law::Sink, before, after, place: None };
+                assert_eq!(check::joins(&terms, &[join]).is_ok(), !meets, "{}", expression(&terms, before));
+                if meets { captured += 1 } else { fresh += 1 }
+            }
+        }
+    }
+    assert!(captured > 20 && fresh > 20, "{captured} captured, {fresh} fresh");
 }
