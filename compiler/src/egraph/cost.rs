@@ -4,6 +4,7 @@
 //! lengths of the role. What depends on weights alone is free at run time, but may not be larger than the largest
 //! weight there is, nor de-quantise one; where a product reads it, its bytes count.
 
+use super::alike::Renamings;
 use super::node::{Algebra, Fact, Head, Node};
 use crate::cost::{Arithmetic, Lengths, Machine, Role};
 use crate::normal::Term;
@@ -61,6 +62,8 @@ pub struct Priced {
     pub reduces: bool,
     /// The class whose value at other tokens it reads.
     pub reads: Option<Class>,
+    /// Whether it is its first child under other names.
+    pub renames: bool,
 }
 
 /// The nodes of an e-graph with their prices for one role: classes by number, in the order of their ids.
@@ -86,16 +89,21 @@ impl Prices {
     #[cfg(test)]
     pub fn new(egraph: &Algebra) -> Prices {
         let weights = egraph.analysis.quantised.iter().map(|q| (PLAIN, *q)).collect();
-        Prices::of(egraph, &Subject { machine: Machine::default(), role: Role::Prefill, weights }, &Bases::new())
+        Prices::of(
+            egraph,
+            &Subject { machine: Machine::default(), role: Role::Prefill, weights },
+            &Bases::new(),
+            &Renamings::new(),
+        )
     }
 
     /// Prices for a subject. `bases` are the classes that stand for others under other names: what is read at other tokens is
-    /// one value, whatever its axes are called.
-    pub fn of(egraph: &Algebra, subject: &Subject, bases: &Bases) -> Prices {
+    /// one value, whatever its axes are called. A class with a renaming has no other form.
+    pub fn of(egraph: &Algebra, subject: &Subject, bases: &Bases, renamings: &Renamings) -> Prices {
         let mut ids: Vec<_> = egraph.classes().map(|c| c.id).collect();
         ids.sort_unstable();
         let numbers: IndexMap<Id, Class> = ids.iter().enumerate().map(|(n, id)| (*id, n as Class)).collect();
-        let pricing = Pricing::new(egraph, subject, bases);
+        let pricing = Pricing::new(egraph, subject, bases, renamings);
         let of = |f: &dyn Fn(&Fact) -> f64| ids.iter().map(|id| f(&egraph[*id].data)).collect::<Vec<_>>();
         Prices {
             nodes: ids.iter().map(|id| pricing.class(*id, &numbers)).collect(),
@@ -149,20 +157,22 @@ impl Prices {
     /// A pointwise factor is written and read again, unless it is what becomes of a reduction before that is stored;
     /// where it waits for a reduction over itself, it takes another pass.
     fn prologue<'a>(&'a self, x: Class, chosen: &dyn Fn(Class) -> Option<&'a Priced>) -> f64 {
+        let x = through(x, chosen);
         if self.weight_only[x as usize] || !chosen(x).is_some_and(|n| n.pointwise) {
             return 0.0;
         }
         let mut wide = vec![x];
         let (mut narrow, mut ends_reduction, mut at) = (Vec::new(), false, 0);
         while at < wide.len() {
-            let node = chosen(wide[at]).filter(|n| n.pointwise);
+            let (of, node) = (wide[at], chosen(wide[at]).filter(|n| n.pointwise));
             at += 1;
             for y in node.iter().flat_map(|n| &n.children) {
-                if self.axes[*y as usize] != self.axes[x as usize] {
+                let own = through(*y, chosen);
+                if self.axes[*y as usize] != self.axes[of as usize] {
                     narrow.push(*y);
-                } else if !wide.contains(y) {
-                    wide.push(*y);
-                    ends_reduction |= chosen(*y).is_some_and(|n| n.reduces);
+                } else if !wide.contains(&own) {
+                    wide.push(own);
+                    ends_reduction |= chosen(own).is_some_and(|n| n.reduces);
                 }
             }
         }
@@ -198,25 +208,36 @@ impl Prices {
     }
 }
 
+/// The class that a chosen renaming renames.
+fn through<'a>(mut x: Class, chosen: &dyn Fn(Class) -> Option<&'a Priced>) -> Class {
+    while let Some(node) = chosen(x).filter(|n| n.renames) {
+        x = node.children[0];
+    }
+    x
+}
+
 /// Prices nodes one by one.
 struct Pricing<'a> {
     egraph: &'a Algebra,
     subject: &'a Subject,
     bases: &'a Bases,
+    renamings: &'a Renamings,
     lengths: Lengths,
     largest_weight: f64,
 }
 
 impl<'a> Pricing<'a> {
-    fn new(egraph: &'a Algebra, subject: &'a Subject, bases: &'a Bases) -> Pricing<'a> {
-        let mut pricing = Pricing { egraph, subject, bases, lengths: subject.role.lengths(), largest_weight: 0.0 };
+    fn new(egraph: &'a Algebra, subject: &'a Subject, bases: &'a Bases, renamings: &'a Renamings) -> Pricing<'a> {
+        let mut pricing =
+            Pricing { egraph, subject, bases, renamings, lengths: subject.role.lengths(), largest_weight: 0.0 };
         let weights = &egraph.analysis.terms.weights;
         pricing.largest_weight = weights.iter().map(|(axes, _)| pricing.points(axes)).fold(65_536.0, f64::max);
         pricing
     }
 
     fn class(&self, id: Id, numbers: &IndexMap<Id, Class>) -> Vec<Priced> {
-        let mut nodes = self.egraph[id].nodes.clone();
+        let renaming = self.renamings.get(&id);
+        let mut nodes = renaming.map_or_else(|| self.egraph[id].nodes.clone(), |n| vec![n.clone()]);
         nodes.sort_unstable();
         let number = |x: &Id| numbers[&self.egraph.find(*x)];
         let read = |plain: Node| {
@@ -229,7 +250,8 @@ impl<'a> Pricing<'a> {
         };
         let priced = |(node, plain): (Node, Node)| Priced {
             children: node.children.iter().map(number).collect(),
-            fixed: self.node(id, &node),
+            fixed: if renaming.is_some() { LEAST } else { self.node(id, &node) },
+            renames: renaming.is_some(),
             forbidden: self.egraph[id].data.weight_only && self.is_forbidden_at_load(&self.egraph[id].data, &node),
             sums: matches!(node.head, Head::Sum(_)) && !self.egraph[id].data.weight_only,
             pointwise: node.is_pointwise(),

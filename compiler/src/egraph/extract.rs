@@ -79,12 +79,12 @@ pub fn extract(prices: &Prices, roots: &[Class], limits: Limits, start: Option<&
         return vec![];
     }
     for _ in 0..SWEEPS {
+        search.refresh();
         let before = search.total();
         search.sweep();
         if !search.total().beats(before) {
             break;
         }
-        search.refresh();
     }
     search.nearby(limits.forms)
 }

@@ -295,7 +295,7 @@ impl<'a> Search<'a> {
                 ways
             }
             (Term::Read(y, v), Head::Read(w)) if s.names.get(v) == Some(w) => {
-                let mut names = s.names.clone();
+                let mut names = self.read_names(s.names, xs[0]);
                 names.insert(part.terms.views[v], self.of.egraph.analysis.terms.views[w]);
                 self.term(Sought { part: s.part, term: *y, names: &names }, xs[0], wild, 0)
             }
@@ -303,6 +303,16 @@ impl<'a> Search<'a> {
             (leaf, Head::Leaf(there)) => self.leaf(s, leaf, there).then(|| wild.clone()).into_iter().collect(),
             _ => vec![],
         }
+    }
+
+    /// The names below a read: what is read may stand under other axes of the same stems.
+    fn read_names(&self, names: &Names, of: Id) -> Names {
+        let (own, terms) = (self.axes_of(of), &self.of.egraph.analysis.terms);
+        let name = |b: AxisId| {
+            let other = |c: &AxisId| !terms.is_seq(*c) && terms.stem(*c) == terms.stem(b);
+            if own.contains(b) { b } else { own.iter().find(other).unwrap_or(b) }
+        };
+        names.iter().map(|(a, b)| (*a, name(*b))).collect()
     }
 
     fn leaf(&self, s: Sought, leaf: &Term, there: &Term) -> bool {

@@ -1,6 +1,7 @@
 //! The optimizer's heart: a block's normal form, every form that the laws say is equal, and the cheapest of them: first
 //! which values are cached, once for both roles, then for each role the best forms that read nothing else.
 
+pub mod alike;
 pub mod caches;
 pub mod cost;
 pub mod extract;
@@ -19,6 +20,7 @@ use crate::normal::text::{expression, print};
 use crate::normal::verify::verify;
 use crate::normal::{TermId, Terms};
 use crate::rules::{Law, Laws};
+use alike::{Renamings, alike};
 use caches::{CacheSet, Choosing};
 use cost::{Bases, Prices, Subject};
 use egg::{EGraph, Id};
@@ -116,8 +118,8 @@ fn optimize_here(block: &Block, axes: &AxisTable, facts: &BlockFacts, costing: &
     let (mut normal, named) = normalise_by(block, axes, facts.laws, false);
     let ids: Vec<_> = named.iter().map(|(_, id)| *id).collect();
     verify(&normal, &ids).unwrap_or_else(|e| panic!("normalise: {e}"));
-    let Grown { egraph, done, classes, bases, saturation } = grow(&mut normal, &ids, facts);
-    let prices = Role::ALL.map(|role| Prices::of(&egraph, &subject(facts, costing, role), &bases));
+    let Grown { egraph, done, classes, bases, renamings, saturation } = grow(&mut normal, &ids, facts);
+    let prices = Role::ALL.map(|role| Prices::of(&egraph, &subject(facts, costing, role), &bases, &renamings));
     let roots: Vec<_> = classes.iter().map(|c| prices[0].number(&egraph, *c)).collect();
     let sets = Choosing { prices: &prices, roots: &roots, forms: FORMS, machine: &costing.machine }.sets();
     let mut people = People::new();
@@ -126,6 +128,11 @@ fn optimize_here(block: &Block, axes: &AxisTable, facts: &BlockFacts, costing: &
         let (name, place) = people.entry(egraph.find(*class)).or_default();
         *name = name.take().or_else(|| info.name.clone());
         *place = place.or(info.place);
+    }
+    for (class, renaming) in &renamings {
+        if let Some(name) = people.get(class).cloned() {
+            people.entry(renaming.children[0]).or_insert(name);
+        }
     }
     let best = &sets[0].forms[0][0];
     let (terms, cost, choice) = (normal.emptied(), best.seconds, best.plain(&prices[0]));
@@ -143,6 +150,7 @@ struct Grown {
     done: IndexMap<TermId, Id>,
     classes: Vec<Id>,
     bases: Bases,
+    renamings: Renamings,
     saturation: Saturation,
 }
 
@@ -187,7 +195,8 @@ fn grow_from(
     saturation.joins.extend(joins);
     let bases = same.into_iter().map(|(of, base)| (egraph.find(done[&of]), egraph.find(done[&base]))).collect();
     classes.iter_mut().for_each(|c| *c = egraph.find(*c));
-    Grown { egraph, done, classes, bases, saturation }
+    let renamings = alike(&mut egraph);
+    Grown { egraph, done, classes, bases, renamings, saturation }
 }
 
 fn subject(facts: &BlockFacts, costing: &Costing, role: Role) -> Subject {

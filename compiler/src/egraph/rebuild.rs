@@ -190,11 +190,32 @@ impl Build<'_> {
         self.terms.add(Term::Index(leaf, at))
     }
 
+    /// What the axes of a class that is only renamed are called.
+    fn names_below(
+        &self,
+        of: Id,
+        children: &[Id],
+        read: &[AxisId],
+        to: &[(AxisId, AxisId)],
+    ) -> Option<Vec<(AxisId, AxisId)>> {
+        let target = |a: AxisId| to.iter().find(|(b, _)| *b == a).map_or(a, |(_, b)| *b);
+        let named = |i: &Id| match self.choice[&self.egraph.find(*i)].head {
+            Head::Leaf(Term::Iota(b)) => Some(b),
+            _ => None,
+        };
+        let here: Vec<AxisId> = children[1..].iter().map(named).collect::<Option<_>>()?;
+        let name = |a: AxisId| target(read.iter().position(|b| *b == a).map_or(a, |n| here[n]));
+        Some(self.egraph[of].data.axes.iter().map(|a| (a, name(a))).filter(|(a, b)| a != b).collect())
+    }
+
     /// A read axis that is renamed elsewhere is renamed here too, so that what is read stays one term.
     fn index(&mut self, children: &[Id], read: &[AxisId], to: &[(AxisId, AxisId)]) -> TermId {
         let of = self.egraph.find(children[0]);
         let leaf = matches!(self.choice[&of].head, Head::Leaf(_));
         let free = self.egraph[of].data.axes.clone();
+        if let Some(names) = self.names_below(of, children, read, to).filter(|_| !leaf) {
+            return self.class(of, &names);
+        }
         let (mut inner, mut at) = (Vec::new(), Vec::new());
         for (a, i) in read.iter().zip(&children[1..]) {
             let i = self.class(*i, to);

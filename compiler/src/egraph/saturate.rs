@@ -9,6 +9,7 @@ use crate::rules::{Law, Trace};
 use egg::Id;
 use llmc_artifact::Type;
 use llmc_frontend::graph::{Axes, AxisId};
+use std::collections::HashSet;
 
 /// More than this and a block is refused as not saturating: a whole layer takes a few hundred.
 pub const NODE_LIMIT: usize = 50_000;
@@ -76,7 +77,12 @@ fn alternatives(egraph: &mut Algebra, node: &Node) -> Vec<(Law, Id)> {
             out.extend(gather(egraph, &bound, &xs));
             out
         }
-        Head::Product => sink(egraph, &node.children),
+        Head::Product => {
+            let mut out = sink(egraph, &node.children);
+            out.extend(within(egraph, &node.children));
+            out.extend(scale(egraph, &node.children));
+            out
+        }
         Head::Sum(_)
         | Head::Leaf(_)
         | Head::Plus
@@ -177,7 +183,8 @@ fn absorb(egraph: &mut Algebra, bound: &Axes, xs: &[Id]) -> Option<(Law, Id)> {
     Some((Law::Absorb, add(egraph, Head::Sum(bound.clone()), factors)))
 }
 
-/// A factor outside a sum goes into the first factor inside that has all of its axes; a literal into a weight.
+/// A factor outside a sum goes into the first factor inside that has all of its axes, unless that is squared; a literal
+/// into a weight.
 fn sink(egraph: &mut Algebra, xs: &[Id]) -> Vec<(Law, Id)> {
     let mut out = Vec::new();
     for (i, sum_class) in xs.iter().enumerate() {
@@ -194,6 +201,10 @@ fn sink(egraph: &mut Algebra, xs: &[Id]) -> Vec<(Law, Id)> {
                     continue;
                 }
                 let Some(k) = place_for(egraph, *f, &node.children) else { continue };
+                // One of two equal factors changed alone would be computed apart.
+                if node.children.iter().filter(|x| **x == node.children[k]).count() > 1 {
+                    continue;
+                }
                 let mut inside = node.children.clone();
                 inside[k] = product(egraph, vec![*f, inside[k]]);
                 let sunk = add(egraph, Head::Sum(bound.clone()), inside);
@@ -204,6 +215,76 @@ fn sink(egraph: &mut Algebra, xs: &[Id]) -> Vec<(Law, Id)> {
         }
     }
     out
+}
+
+/// The nodes of a class that sum a product over weights none of which is quantised, each with a weight's place.
+fn sums_over_weights(egraph: &Algebra, x: Id) -> Vec<(Node, usize)> {
+    let place = |n: &Node| {
+        let plain = n.children.iter().all(|y| !egraph[*y].data.quantised);
+        let weight = n.children.iter().position(|y| egraph[*y].data.weight_only);
+        weight.filter(|_| plain).map(|k| (n.clone(), k))
+    };
+    let is_sum = |n: &&Node| matches!(n.head, Head::Sum(_)) && real(egraph, n);
+    if egraph[x].data.weight_only { vec![] } else { egraph[x].nodes.iter().filter(is_sum).filter_map(place).collect() }
+}
+
+fn is_literal(egraph: &Algebra, x: Id) -> bool {
+    egraph[x].data.weight_only && axes(egraph, x).is_empty()
+}
+
+/// A literal goes under an index, into the weight of what is read there.
+fn within(egraph: &mut Algebra, xs: &[Id]) -> Vec<(Law, Id)> {
+    let mut out = Vec::new();
+    let Some(j) = (0..xs.len()).find(|j| is_literal(egraph, xs[*j])) else { return out };
+    for i in (0..xs.len()).filter(|i| *i != j) {
+        let reads: Vec<Node> =
+            egraph[xs[i]].nodes.iter().filter(|n| matches!(n.head, Head::Index(_))).cloned().collect();
+        for read in reads {
+            for (sum, k) in sums_over_weights(egraph, read.children[0]) {
+                let mut inside = sum.children.clone();
+                inside[k] = product(egraph, vec![xs[j], inside[k]]);
+                let mut children = read.children.clone();
+                children[0] = add(egraph, sum.head.clone(), inside);
+                let mut rest: Vec<_> = (0..xs.len()).filter(|n| *n != i && *n != j).map(|n| xs[n]).collect();
+                rest.push(add(egraph, read.head.clone(), children));
+                out.push((Law::Within, product(egraph, rest)));
+            }
+        }
+    }
+    out
+}
+
+/// A literal times a sum, each of whose addends takes it into a weight.
+fn scale(egraph: &mut Algebra, xs: &[Id]) -> Vec<(Law, Id)> {
+    let mut out = Vec::new();
+    let Some(j) = (0..xs.len()).find(|j| is_literal(egraph, xs[*j])) else { return out };
+    for i in (0..xs.len()).filter(|i| *i != j) {
+        let sums: Vec<Node> = egraph[xs[i]].nodes.iter().filter(|n| n.head == Head::Plus).cloned().collect();
+        for sum in sums {
+            let addends: Vec<Vec<Id>> = sum.children.iter().map(|y| factors_of(egraph, *y)).collect();
+            if !addends.iter().all(|factors| factors.iter().any(|f| takes_literal(egraph, *f))) {
+                continue;
+            }
+            let scaled: Vec<Id> = addends
+                .into_iter()
+                .map(|mut factors| {
+                    factors.push(xs[j]);
+                    product(egraph, factors)
+                })
+                .collect();
+            let mut rest: Vec<_> = (0..xs.len()).filter(|n| *n != i && *n != j).map(|n| xs[n]).collect();
+            rest.push(add(egraph, Head::Plus, scaled));
+            out.push((Law::Scale, product(egraph, rest)));
+        }
+    }
+    out
+}
+
+/// Whether a literal beside it can go into a weight.
+fn takes_literal(egraph: &Algebra, x: Id) -> bool {
+    let reads = egraph[x].nodes.iter().filter(|n| matches!(n.head, Head::Index(_)));
+    !sums_over_weights(egraph, x).is_empty()
+        || reads.into_iter().any(|n| !sums_over_weights(egraph, n.children[0]).is_empty())
 }
 
 /// Which factor takes `f`: for what is made at load a plain weight, else one that is not made at load.
@@ -223,16 +304,21 @@ fn place_for(egraph: &Algebra, f: Id, xs: &[Id]) -> Option<usize> {
     })
 }
 
-/// A product over a sum, where an addend then leaves the reduction or is made at load: the mean of a layer norm.
+/// A product over a sum, where an addend then leaves the reduction or is made at load: the mean of a layer norm; or where
+/// an addend is gathered from a table, and could be multiplied before: keys of relative positions.
 fn distribute(egraph: &mut Algebra, bound: &Axes, xs: &[Id]) -> Vec<(Law, Id)> {
     let mut out = Vec::new();
     for (i, x) in xs.iter().enumerate() {
         let others: Vec<Id> = (0..xs.len()).filter(|j| *j != i).map(|j| xs[j]).collect();
-        if others.is_empty() || !others.iter().all(|y| egraph[*y].data.weight_only && !egraph[*y].data.quantised) {
+        if others.is_empty() {
             continue;
         }
+        let plain = others.iter().all(|y| egraph[*y].data.weight_only && !egraph[*y].data.quantised);
         let Some(sum_node) = egraph[*x].nodes.iter().find(|n| n.head == Head::Plus).cloned() else { continue };
-        let leaves = |y: &Id| axes(egraph, *y).intersect(bound).is_empty() || egraph[*y].data.weight_only;
+        let leaves = |y: &Id| {
+            plain && (axes(egraph, *y).intersect(bound).is_empty() || egraph[*y].data.weight_only)
+                || !plain && is_gathered(egraph, *y)
+        };
         let (apart, kept): (Vec<Id>, Vec<Id>) = sum_node.children.iter().partition(|y| leaves(y));
         if apart.is_empty() || kept.is_empty() {
             continue;
@@ -254,6 +340,12 @@ fn distribute(egraph: &mut Algebra, bound: &Axes, xs: &[Id]) -> Vec<(Law, Id)> {
         out.push((Law::Distribute, add(egraph, Head::Plus, parts)));
     }
     out
+}
+
+/// Whether a class is a table of weights, read at an index that is known only when it runs.
+fn is_gathered(egraph: &Algebra, x: Id) -> bool {
+    let table = |n: &Node| matches!(n.head, Head::Index(_)) && egraph[n.children[0]].data.weight_only;
+    !egraph[x].data.weight_only && egraph[x].nodes.iter().any(table)
 }
 
 /// The factors of a class that holds a product, or the class.
@@ -314,27 +406,38 @@ fn gathered(egraph: &mut Algebra, bound: &Axes, others: &[Id], read: &[AxisId], 
     Some(add(egraph, Head::Index(outer.iter().map(|(a, _)| *a).collect()), xs))
 }
 
-/// The law `Commute`, as terms: a sum that is read at an index, and the sum of what is read there.
+/// The law `Commute`, as terms: a sum that is read at an index, and the sum of what is read there; also within the
+/// latter.
 pub fn commuted(terms: &mut Terms, roots: &[TermId]) -> Vec<(TermId, TermId)> {
     let mut pairs = Vec::new();
     if !terms.laws.has(Law::Commute) {
         return pairs;
     }
-    for id in crate::normal::text::reachable(terms, roots.iter().copied()) {
-        let Term::Index(x, at) = terms.term(id).clone() else { continue };
-        let Term::Sum(bound, xs) = terms.term(x).clone() else { continue };
-        let caught = at.iter().any(|(_, i)| !terms.free(*i).intersect(&bound).is_empty());
-        let own = at.iter().any(|(a, _)| terms.is_seq(*a));
-        // Cheap only where it moves a weight's rows about at load.
-        let weights = xs.iter().all(|f| {
-            let read = at.iter().any(|(a, _)| terms.free(*f).contains(*a));
-            !read || terms.info(*f).weight_only
-        });
-        if bound.is_empty() || caught || own || !weights {
-            continue;
-        }
-        let inside: Vec<_> = xs.iter().map(|f| terms.index(*f, &at)).collect();
-        pairs.push((id, terms.sum(&bound, &inside)));
+    let mut todo = crate::normal::text::reachable(terms, roots.iter().copied());
+    let mut seen: HashSet<TermId> = todo.iter().copied().collect();
+    while let Some(id) = todo.pop() {
+        let Some(inside) = commutes(terms, id) else { continue };
+        pairs.push((id, inside));
+        todo.extend(crate::normal::text::reachable(terms, [inside]).into_iter().filter(|x| seen.insert(*x)));
     }
     pairs
+}
+
+/// The sum of what is read, for a sum that is read where a token chose, or where only weights are: that moves their rows
+/// about at load.
+fn commutes(terms: &mut Terms, id: TermId) -> Option<TermId> {
+    let Term::Index(x, at) = terms.term(id).clone() else { return None };
+    let Term::Sum(bound, xs) = terms.term(x).clone() else { return None };
+    let caught = at.iter().any(|(_, i)| !terms.free(*i).intersect(&bound).is_empty());
+    let own = at.iter().any(|(a, _)| terms.is_seq(*a));
+    let chosen = at.iter().any(|(_, i)| terms.info(*i).token_dependent);
+    let weights = xs.iter().all(|f| {
+        let read = at.iter().any(|(a, _)| terms.free(*f).contains(*a));
+        !read || terms.info(*f).weight_only
+    });
+    if bound.is_empty() || caught || own || !(weights || chosen) {
+        return None;
+    }
+    let inside: Vec<_> = xs.iter().map(|f| terms.index(*f, &at)).collect();
+    Some(terms.sum(&bound, &inside))
 }

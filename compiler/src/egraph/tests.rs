@@ -177,8 +177,8 @@ fn a_layer_takes_the_known_form_in_every_spelling() {
         let float = optimized(&layer(SMALL, spelling), false).egraph_text();
         let quantised = optimized(&layer(SMALL, spelling), true).egraph_text();
         let has = |text: &str, what: &str| assert!(text.contains(what), "no `{what}` in\n{text}");
-        // The gain is in the weight, or in the activation; the row's scale is outside either way.
-        has(&float, "sum[m'1](x[m = m'1] * (attn_norm[m = m'1] * wq[m = m'1, k = k'1, g = g'1, e = e'1]))");
+        // The gain and the scores' scale are in the weight, or the gain in the activation; the row's is outside either way.
+        has(&float, "sum[m'1](x[m = m'1] * (0.125 * (attn_norm[m = m'1] * wq[m = m'1, k = k'1, g = g'1, e = e'1])))");
         has(&quantised, "let v4[t, m'1] = attn_norm[m = m'1] * x[m = m'1]");
         has(&quantised, "sum[m'1](wq[m = m'1, k = k'1, g = g'1, e = e'1] * v4)");
         for text in [&float, &quantised] {

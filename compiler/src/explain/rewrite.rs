@@ -174,7 +174,7 @@ impl Rewriter {
     /// A product over a sum as a sum of products, where a law of the set says so.
     fn expanded(&mut self, factors: &[Form]) -> Option<Form> {
         let minus = factors.len() == 2 && factors.iter().any(|x| self.as_real(*x) == Some(-1.0));
-        if !(self.has(Law::Distribute) || self.has(Law::Difference) && minus) {
+        if !(self.has(Law::Distribute) || self.has(Law::Scale) || self.has(Law::Difference) && minus) {
             return None;
         }
         let at = factors.iter().position(|x| matches!(self.shape(*x), Shape::Plus(_)))?;
@@ -457,7 +457,7 @@ impl Rewriter {
         let factors = self.factors(body);
         for (n, factor) in factors.iter().enumerate() {
             let parts = match self.shape(*factor).clone() {
-                Shape::Plus(parts) if self.has(Law::Distribute) => parts,
+                Shape::Plus(parts) if self.has(Law::Distribute) || self.has(Law::Scale) => parts,
                 Shape::Map(ScalarOp::Where, xs) if self.has(Law::Cases) && self.nests(&xs) => self.cases(*factor),
                 _ => continue,
             };
@@ -743,6 +743,8 @@ fn nests_products(law: Law) -> bool {
         | Law::Split
         | Law::Group
         | Law::Sink
+        | Law::Scale
+        | Law::Within
         | Law::Gather
         | Law::Look
         | Law::Distribute
@@ -766,7 +768,7 @@ fn nests_products(law: Law) -> bool {
 /// Whether a law says how sums nest, or uses it.
 fn nests_sums(law: Law) -> bool {
     match law {
-        Law::Flatten | Law::Difference | Law::Push | Law::Read | Law::Distribute => true,
+        Law::Flatten | Law::Difference | Law::Push | Law::Read | Law::Distribute | Law::Scale => true,
         Law::Fold
         | Law::Unit
         | Law::Quotient
@@ -783,6 +785,7 @@ fn nests_sums(law: Law) -> bool {
         | Law::Split
         | Law::Group
         | Law::Sink
+        | Law::Within
         | Law::Gather
         | Law::Look
         | Law::Commute

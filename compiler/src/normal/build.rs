@@ -388,48 +388,6 @@ impl Terms {
         }
     }
 
-    /// Whether a condition holds everywhere, or nowhere, by the bounds of what it compares.
-    fn decided(&self, x: TermId) -> Option<bool> {
-        match self.term(x) {
-            Term::Const(Literal::Bool(b)) => Some(*b),
-            Term::Map(op, xs) => {
-                let truth = |i: usize| self.decided(xs[i]);
-                let bounds = || Some((self.bounds(xs[0])?, self.bounds(xs[1])?));
-                let known = |always: bool, never: bool| if always { Some(true) } else { never.then_some(false) };
-                match op {
-                    ScalarOp::Not => truth(0).map(|b| !b),
-                    ScalarOp::And => known(truth(0)? && truth(1)?, !(truth(0)? && truth(1)?)),
-                    ScalarOp::Or => known(truth(0)? || truth(1)?, !(truth(0)? || truth(1)?)),
-                    ScalarOp::Lt => bounds().and_then(|((a, b), (c, d))| known(b < c, a >= d)),
-                    ScalarOp::Le => bounds().and_then(|((a, b), (c, d))| known(b <= c, a > d)),
-                    _ => None,
-                }
-            }
-            _ => None,
-        }
-    }
-
-    /// The other operand of a conjunction or disjunction, where one is decided, does not decide the whole, and has no
-    /// axis of its own.
-    fn neutral(&self, op: ScalarOp, xs: &[TermId]) -> Option<TermId> {
-        if !self.laws.has(Law::Choose) {
-            return None;
-        }
-        let unit = op == ScalarOp::And;
-        let at = xs.iter().position(|x| self.decided(*x) == Some(unit))?;
-        self.free(xs[at]).is_subset(self.free(xs[1 - at])).then_some(xs[1 - at])
-    }
-
-    /// The branch that a choice takes in any case, if it has all the axes of the choice.
-    fn settled(&self, xs: &[TermId]) -> Option<TermId> {
-        let branch = match self.decided(xs[0]) {
-            Some(c) => xs[if c { 1 } else { 2 }],
-            None if xs[1] == xs[2] => xs[1],
-            None => return None,
-        };
-        xs.iter().all(|x| self.free(*x).is_subset(self.free(branch))).then_some(branch)
-    }
-
     /// The value of an operation on literals, unless it is NaN.
     fn fold_map(&mut self, op: ScalarOp, xs: &[TermId]) -> Option<TermId> {
         let values: Option<Vec<Value>> = xs

@@ -10,6 +10,7 @@
 //! `S[m'1](w[m = m'1] * x[m = m'1])`. Reducing over a sequence's axis binds a view of it.
 
 pub mod build;
+mod decide;
 pub mod read;
 pub mod reduce;
 pub mod subst;

@@ -131,10 +131,37 @@ impl Terms {
 
     /// `S[i](where(i == f, a, 0) * g) = a[i = f] * g[i = f]`, or a sum of such where the choice has several cases.
     fn one_hot(&mut self, bound: &Axes, factors: &[TermId]) -> Option<TermId> {
-        (0..factors.len()).find_map(|n| match self.cases(factors[n], bound)?.as_slice() {
+        let whole = (0..factors.len()).find_map(|n| match self.cases(factors[n], bound)?.as_slice() {
             [(a, at, value)] => self.one_case(bound, factors, n, (*a, *at, *value)),
             cases => self.several_cases(bound, factors, n, cases),
-        })
+        });
+        whole.or_else(|| (0..factors.len()).find_map(|n| self.sum_of_cases(bound, factors, n)))
+    }
+
+    /// A rotation written as a sum of matrices, each with one element in a row: each sums alone.
+    fn sum_of_cases(&mut self, bound: &Axes, factors: &[TermId], n: usize) -> Option<TermId> {
+        let Term::Plus(addends) = self.term(factors[n]).clone() else { return None };
+        let chooses = |x: &TermId| match self.term(*x) {
+            Term::Sum(b, xs) if b.is_empty() => xs.iter().any(|f| self.cases(*f, bound).is_some()),
+            _ => self.cases(*x, bound).is_some(),
+        };
+        if factors.len() < 2 || !self.laws.has(Law::Cases) || !addends.iter().all(chooses) {
+            return None;
+        }
+        let expected = factors.iter().fold(Axes::none(), |a, f| a.union(self.free(*f))).minus(bound);
+        let mut sums = Vec::new();
+        for addend in addends {
+            let mut one = factors.to_vec();
+            one[n] = addend;
+            sums.push(self.sum(bound, &one));
+        }
+        let result = self.plus(&sums);
+        if *self.free(result) != expected {
+            return None;
+        }
+        let (bound, factors) = (bound.clone(), factors.to_vec());
+        self.fire(Law::Cases, |t| t.add(Term::Sum(bound, factors)), result);
+        Some(result)
     }
 
     /// The cases of `where(i == f, a, where(j == g, b, ... 0))`: the bound axis, its index, the value there.

@@ -328,10 +328,12 @@ impl Terms {
                 },
                 ScalarOp::Max => match (of(0, xs), of(1, xs)) {
                     (Some((a, b)), Some((c, d))) => Some((a.max(c), b.max(d))),
+                    (Some((a, _)), None) | (None, Some((a, _))) => Some((a, i64::MAX)),
                     _ => None,
                 },
                 ScalarOp::Min => match (of(0, xs), of(1, xs)) {
                     (Some((a, b)), Some((c, d))) => Some((a.min(c), b.min(d))),
+                    (Some((_, b)), None) | (None, Some((_, b))) => Some((i64::MIN, b)),
                     _ => None,
                 },
                 ScalarOp::Where => {

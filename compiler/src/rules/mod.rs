@@ -103,7 +103,7 @@ laws! {
     /// A sum that picks one index is the read at that index.
     OneHot Index Normalise "S[a](where(a == i, f, 0) * g) = f[a = i] * g[a = i]" if "i lacks a and is provably within it";
     /// A matrix written as cases is a sum of matrices with one case each.
-    Cases Index Normalise "S[a](where(a == i, f, where(a == j, g, 0))) = S[a](where(a == i, f, 0)) + S[a](where(a == j, where(a == i, 0, g), 0))" if "every case is one of OneHot, and no axis is lost";
+    Cases Index Normalise "S[a](where(a == i, f, where(a == j, g, 0))) = S[a](where(a == i, f, 0)) + S[a](where(a == j, where(a == i, 0, g), 0))" if "every case is one of OneHot, and no axis is lost; the same for a sum of such choices";
     /// What is computed of one other token is computed by that token, and read whole: the candidate for a cache.
     Read Index Normalise "f[t = s] * g[t = s] = (f * g)[t = s], for every token-wise operation" if "neither has t besides";
     /// A sum over several axes is a sum of smaller sums.
@@ -111,7 +111,11 @@ laws! {
     /// What multiplies the weights is made first: the activation.
     Group Algebra Saturate "S[a](w * f * g) = S[a](w * (f * g))" if "w alone depends on weights only";
     /// A factor outside a sum goes into a factor inside that has all of its axes.
-    Sink Algebra Saturate "f * S[a](g * h) = S[a]((f * g) * h)" if "f has none of the axes a, and g has all of f's";
+    Sink Algebra Saturate "f * S[a](g * h) = S[a]((f * g) * h)" if "f has none of the axes a, and g has all of f's and is not squared";
+    /// A literal goes into each addend of a sum whose addends all take it into a weight: scores of rotated queries.
+    Scale Distribute Saturate "c * (f + g) = c * f + c * g" if "c is a literal, and f and g are sums over a weight that is not quantised, times anything, or reads of such sums";
+    /// A literal goes into what is read at an index, where that is a sum over a weight.
+    Within Index Saturate "c * S[a](w * f)[b = i] = S[a]((c * w) * f)[b = i]" if "c is a literal, and w is a weight that is not quantised";
     /// A table is multiplied first and read afterwards: keys of relative positions are one small product.
     Gather Index Saturate "S[a](f * x[b = i]) = S[a](f * x)[b = i]" if "i has none of the axes a, and f lacks b";
     /// A product that is read at an index is the product of what is read there, where that only moves weights.
@@ -119,7 +123,7 @@ laws! {
     /// What is computed from another token's value by weights alone is computed where it is read: the smaller value is cached.
     Look Index Saturate "S[a](w * f)[t = s] = S[a](w * f[t = s])" if "w depends on weights only, and f has fewer elements than the sum";
     /// A product over a sum, where an addend then leaves the reduction or is made at load: the mean of a layer norm.
-    Distribute Distribute Saturate "S[a](w * (f + g)) = S[a](w * f) + S[a](w * g)" if "g has none of the axes a, and w depends on weights only";
+    Distribute Distribute Saturate "S[a](w * (f + g)) = S[a](w * f) + S[a](w * g)" if "g has none of the axes a, and w depends on weights only; or g is a table of weights read at an index";
     /// Factors that are weights become one weight, made at load.
     Absorb Absorb Saturate "S[a](w * g * f) = S[a]((w * g) * f)" if "w and g depend on weights only, w has all of g's axes and is not quantised";
 }

@@ -133,7 +133,8 @@ pub fn derive(terms: &mut Terms, targets: &[TermId]) -> Stream {
     // A refusal takes a reduction out of the tuple for everybody, so it is known before any state is made.
     loop {
         let over = loop_axes(terms, &first.1);
-        let mut pass = Derive { terms, stream: Stream { over, refused: refused.clone(), ..Stream::default() } };
+        let mut pass =
+            Derive { terms, stream: Stream { over, refused: refused.clone(), ..Stream::default() }, nested: 0 };
         for target in targets {
             if !pass.banned(*target) {
                 pass.state(*target);
@@ -195,7 +196,12 @@ pub fn same_loop(terms: &Terms, a: &[AxisId], b: &[AxisId]) -> bool {
 struct Derive<'a> {
     terms: &'a mut Terms,
     stream: Stream,
+    /// Repairs that wait for the sums they multiply.
+    nested: u32,
 }
+
+/// Repairs within repairs, at most: a moment of a polynomial has one of lower degree.
+const DEEPEST: u32 = 8;
 
 impl Derive<'_> {
     fn banned(&self, id: TermId) -> bool {
@@ -285,8 +291,12 @@ impl Derive<'_> {
 
     /// Factors for powers, terms of Taylor's formula for polynomials.
     fn repair_sum(&mut self, state: &mut State, moving: &[TermId]) -> Result<(), String> {
+        if self.nested == DEEPEST {
+            return Err("its repair needs sums that need repairs themselves, and so on".to_owned());
+        }
         let over = self.over();
         let mut parts = separate::separate(self.terms, state.body, &over, moving)?;
+        self.nested += 1;
         if !parts.affine.is_empty() {
             self.project(&mut parts, moving);
             state.body = parts.body(self.terms);
@@ -300,6 +310,7 @@ impl Derive<'_> {
             self.stream.states[at].init = finite(self.stream.states[at].init);
         }
         state.repair.scales = parts.scales;
+        self.nested -= 1;
         Ok(())
     }
 

@@ -59,9 +59,21 @@ fn operation(
     consts: &[AxisId],
 ) -> Option<N> {
     let y = pool[c.below(pool.len())];
-    Some(match c.below(19) {
+    Some(match c.below(20) {
         0..=2 => d.mul(x, y),
         16..=18 => contraction(d, c, pool, x, consts)?,
+        19 => {
+            // A scaled sum of products, one of them perhaps read elsewhere.
+            let mut p = contraction(d, c, pool, x, consts)?;
+            let q = contraction(d, c, pool, y, consts)?;
+            let axes: Vec<_> = d.free(p).iter().filter(|a| consts.contains(a)).collect();
+            if let Some(from) = Some(axes).filter(|a| !a.is_empty()).map(|a| c.of(&a)) {
+                let i = at(d, c, from, from);
+                p = d.index(p, from, i);
+            }
+            let (sum, scale) = (d.add2(p, q), d.real(0.5));
+            d.mul(scale, sum)
+        }
         3 => d.add2(x, y),
         4 => d.sub(x, y),
         5 => {
