@@ -5,6 +5,7 @@
 
 use super::{
     AxisRef, Body, Contract, Dot, Expr, ExprRef, KernelExtent, KernelSpec, OperandRef, ResultRef, Store, Stream, TopK,
+    Visit,
 };
 use llmc_artifact::plan::{PAGE_TOKENS, PANEL_LANES, PageDim, Storage, Table};
 use llmc_artifact::{DType, Dim, Format, SeqId, Type, Value};
@@ -45,6 +46,22 @@ pub fn interpret(spec: &KernelSpec, memory: &mut Memory) {
         Body::TopK(t) => run.top_k(t),
     }
     run.write_blocks();
+}
+
+/// For every fold of a stream over keys, the first key of each block of so many that is visited, blocks at multiples.
+pub fn visited(spec: &KernelSpec, memory: &mut Memory, block: i64) -> Vec<Vec<i64>> {
+    let Body::Stream(s) = &spec.body else { return Vec::new() };
+    let run = Run { spec, memory, blocks: BTreeMap::new() };
+    let of_fold = |at: Point| {
+        let range = run.range(s.over[0], &at);
+        let bases = (range.start / block * block..range.end).step_by(block as usize);
+        let seen = |base: &i64| {
+            let keys = ((*base).max(range.start), (base + block).min(range.end) - 1);
+            s.visit.is_none_or(|v| run.is_visited(&v, &at, keys))
+        };
+        bases.filter(seen).collect()
+    };
+    run.points(&Point::new(spec), &s.parallel).into_iter().map(of_fold).collect()
 }
 
 /// Where each axis stands.
@@ -318,6 +335,9 @@ impl Run<'_> {
                 .map(|st| self.points(&at, &st.axes).iter().map(|p| (key(&st.axes, p), st.init)).collect())
                 .collect();
             for step in self.points(&at, &s.over) {
+                if s.visit.is_some_and(|v| !self.is_visited(&v, &step, (step.at(s.over[0]), step.at(s.over[0])))) {
+                    continue;
+                }
                 let old = states.clone();
                 let dot: Vec<Value> = s.dots.iter().map(|d| self.dot(d, &step)).collect();
                 for (i, st) in s.states.iter().enumerate() {
@@ -351,6 +371,12 @@ impl Run<'_> {
                 self.store_all(&s.finish, &p, &results);
             }
         }
+    }
+
+    /// Whether a block of keys, from the first to the last, is visited.
+    fn is_visited(&self, v: &Visit, at: &Point, (first, last): (i64, i64)) -> bool {
+        let none = |r: ResultRef, _: &Point| panic!("result {} in a condition on blocks", r.0);
+        self.value(v.condition, &at.with(v.first, first).with(v.last, last), &none) == Value::Bool(true)
     }
 
     fn dot(&self, d: &Dot, at: &Point) -> Value {

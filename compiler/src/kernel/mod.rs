@@ -236,6 +236,18 @@ pub struct Dot {
     pub right: ExprRef,
 }
 
+/// A condition on a block of keys. Not a mask: the bodies mask for themselves; where it is false, every body is its
+/// operation's identity at every key of the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The first key of the block that is in the range: an axis that stands nowhere else.
+    pub first: AxisRef,
+    /// The last one.
+    pub last: AxisRef,
+    /// A truth value over the parallel axes and those two.
+    pub condition: ExprRef,
+}
+
 /// One component of a stream's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -277,6 +289,8 @@ pub struct Stream {
     pub parallel: Vec<AxisRef>,
     /// The folded axes, outermost first; a single `Keys` axis, or constant ones, or rows.
     pub over: Vec<AxisRef>,
+    /// Which blocks of keys are visited; all of the range where it is missing.
+    pub visit: Option<Visit>,
     /// Inner contractions: results `0..dots.len()`.
     pub dots: Vec<Dot>,
     /// States: results after the dots.

@@ -207,7 +207,8 @@ impl Text<'_> {
 
     fn stream(&mut self, s: &Stream) {
         self.nested(self.names.each(&s.parallel), |text| {
-            text.nested(format!("fold {}", text.names.list(&s.over)), |text| {
+            let visit = s.visit.map(|v| format!(" where {}", text.shared(&[v.condition]).top(v.condition)));
+            text.nested(format!("fold {}{}", text.names.list(&s.over), visit.unwrap_or_default()), |text| {
                 for (i, dot) in s.dots.iter().enumerate() {
                     let printer = text.shared(&[dot.left, dot.right]);
                     let body = format!("{} * {}", printer.factor(dot.left), printer.factor(dot.right));

@@ -123,6 +123,11 @@ impl<'a> Meaning<'a> {
     /// Returns every source's value.
     pub fn fold(&self, stream: &Stream, at: &Point, cuts: &[usize]) -> Known {
         let steps = self.points(&stream.over, at);
+        self.fold_steps(stream, at, &steps, cuts)
+    }
+
+    /// As above, over some of the steps.
+    pub fn fold_steps(&self, stream: &Stream, at: &Point, steps: &[Point], cuts: &[usize]) -> Known {
         let mut running: Known = stream.states.iter().map(|s| (s.source, s.init)).collect();
         let mut begin = 0;
         for end in cuts.iter().copied().chain([steps.len()]) {
@@ -139,6 +144,17 @@ impl<'a> Meaning<'a> {
             begin = end;
         }
         running
+    }
+
+    /// The tuple of states as a monoid: what two folds over steps that have none in common make together. Each side is
+    /// repaired from its own earlier results to the joined ones, as if those had moved there; nothing else is needed.
+    pub fn combine(&self, stream: &Stream, at: &Point, a: &Known, b: &Known) -> Known {
+        let mut joined = Known::new();
+        for state in &stream.states {
+            let sides = [a, b].map(|side| self.repaired(state, at, side, &joined));
+            joined.insert(state.source, state.op.combine().evaluate(&sides));
+        }
+        joined
     }
 
     /// A state's old value, brought up to what earlier states are now.

@@ -2,9 +2,9 @@
 
 use crate::fixture::scrambled;
 use crate::group::{Fused, fused_text, standard_order};
-use crate::kernel::interpret::{Memory, interpret};
+use crate::kernel::interpret::{Memory, interpret, visited};
 use crate::kernel::lower::{Lowered, lower};
-use crate::kernel::{KernelSpec, Verified, verify};
+use crate::kernel::{KernelExtent, KernelSpec, Verified, verify};
 use crate::llvm::testing::Loaded;
 use crate::normal::{TermId, Terms};
 use crate::plan::Binding;
@@ -124,6 +124,24 @@ impl<'a> BlockMachine<'a> {
             let bytes = meaning.points(&order, &Point::new()).iter().filter(now).flat_map(element).collect();
             self.memory.insert(Binding::Param(n as u32), bytes);
         }
+    }
+
+    /// Blocks of keys that the one kernel over tokens visits, for every fold of it.
+    pub fn visited(&self, tokens: u64, block: i64) -> Vec<Vec<i64>> {
+        let seq = SeqId(0);
+        let tables = [
+            (Table::Positions(seq), (0..tokens as i32).collect()),
+            (Table::RowSeq(seq), vec![0; tokens as usize]),
+            (Table::Lengths(seq), vec![tokens as i32]),
+        ];
+        let dims = [(Dim::Rows(seq), tokens)];
+        let mut memory =
+            Memory { operands: vec![], tables: tables.into_iter().collect(), dims: dims.into_iter().collect() };
+        let over_keys =
+            |k: &&Verified<KernelSpec>| k.axes.iter().any(|a| matches!(a.extent, KernelExtent::Keys { .. }));
+        let kernels = self.kernels();
+        let one = kernels.iter().find(over_keys).expect("a kernel over tokens");
+        visited(one, &mut memory, block)
     }
 
     /// Runs tokens `from..to` and returns the block's results for them.

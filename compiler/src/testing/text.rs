@@ -114,6 +114,38 @@ impl Text {
         results.into_iter().zip(&roots).map(outermost).collect()
     }
 
+    /// The last row of the first result, interpreted and compiled, where an input is not a number at some tokens.
+    pub fn last_row_without(&self, tokens: u64, input: &str, absent: &dyn Fn(i64) -> bool) -> [Vec<f64>; 2] {
+        let leaves = |leaf: Leaf, index: &[i64]| match leaf {
+            Leaf::Param(n)
+                if self.model.blocks[0].params[n as usize].name == input && absent(index[self.row_of(n)]) =>
+            {
+                Value::Real(f64::NAN)
+            }
+            leaf => self.leaf(leaf, index),
+        };
+        [false, true].map(|compiled| {
+            let mut machine = BlockMachine::over(&self.fused, tokens, &leaves);
+            if compiled {
+                machine.compile();
+            }
+            let all = machine.step(0, tokens).swap_remove(0);
+            all[all.len() - all.len() / tokens as usize..].to_vec()
+        })
+    }
+
+    /// Where the tokens stand among a parameter's axes.
+    fn row_of(&self, n: u32) -> usize {
+        let axes = &self.model.blocks[0].params[n as usize].axes;
+        axes.iter().position(|a| self.model.axes.len_of(a).is_none()).expect("an input over tokens")
+    }
+
+    /// For every row and head of the block's fold over tokens, the first key of each block that is visited.
+    pub fn visited(&self, tokens: u64, block: i64) -> Vec<Vec<i64>> {
+        let leaves = |leaf: Leaf, index: &[i64]| self.leaf(leaf, index);
+        BlockMachine::over(&self.fused, tokens, &leaves).visited(tokens, block)
+    }
+
     /// Every result of the kernels, interpreted and compiled, all tokens at once and a few at a time.
     pub fn agrees(&self, tokens: u64, tolerance: f64) {
         let want = self.meaning(tokens);

@@ -9,6 +9,7 @@ mod expr;
 mod map;
 mod stream;
 mod topk;
+mod visit;
 mod weight;
 
 use super::{

@@ -37,6 +37,7 @@ impl Kernel<'_, '_> {
             place.results.push((state.source, number, axes.clone()));
             after.results.push((state.source, number, axes));
         }
+        let visit = over.first().and_then(|key| self.visit(*key, &states));
         let mut finish = Vec::new();
         for n in values {
             let value = self.expr(self.value(*n).term, &after);
@@ -44,7 +45,7 @@ impl Kernel<'_, '_> {
         }
         let rest: Vec<_> = order.iter().copied().filter(|a| !fold.parallel.contains(*a)).collect();
         let finish_axes = self.all_axes(&rest);
-        Body::Stream(KernelStream { parallel, over, dots, states, finish, finish_axes })
+        Body::Stream(KernelStream { parallel, over, visit, dots, states, finish, finish_axes })
     }
 
     /// The loop of several values: every state and dot once.

@@ -1,7 +1,7 @@
 //! Each family's own rules.
 
 use super::{Check, Checker, Fault, Scope, ensure, fault, operand};
-use crate::kernel::{AxisRef, Body, Contract, Fold, KernelExtent, KernelSpec, Product, ResultRef, Stream, TopK};
+use crate::kernel::{AxisRef, Body, Contract, Fold, KernelExtent, KernelSpec, Product, ResultRef, Stream, TopK, Visit};
 use llmc_artifact::plan::Storage;
 use llmc_artifact::{Dim, Format, ReduceOp, Type};
 use std::collections::BTreeSet;
@@ -130,7 +130,7 @@ fn contract_product(c: &Checker, p: &Product, columns: u64, input: Format) -> Ch
 }
 
 fn stream(c: &Checker, stream: &Stream) -> Check {
-    let Stream { parallel, over, dots, states, finish, finish_axes } = stream;
+    let Stream { parallel, over, visit, dots, states, finish, finish_axes } = stream;
     distinct(c, &[parallel.as_slice(), over, finish_axes].concat(), "stream")?;
     launched(c, parallel, "stream")?;
     let keys = over.iter().filter(|a| matches!(c.extent(**a), Some(KernelExtent::Keys { .. }))).count();
@@ -142,6 +142,13 @@ fn stream(c: &Checker, stream: &Stream) -> Check {
     }
     let outer = Scope::of(parallel.iter().copied());
     let inner = outer.clone().with_axes(over.iter().copied());
+    if let Some(Visit { first, last, condition }) = *visit {
+        distinct(c, &[parallel.as_slice(), over, &[first, last]].concat(), "stream, visit")?;
+        let like = |a: AxisRef| over.first().is_some_and(|key| c.extent(*key) == c.extent(a));
+        ensure(keys == 1 && like(first) && like(last), "stream, visit", || "ends of no block of keys".into())?;
+        c.within(condition, &outer.clone().with_axes([first, last]), "stream, visit")?;
+        ensure(c.ty(condition) == Some(Type::Bool), "stream, visit", || "is no condition".into())?;
+    }
     for dot in dots {
         elements(c, &dot.reduce, "stream, dot")?;
         distinct(c, &[parallel.as_slice(), over, &dot.reduce].concat(), "stream, dot")?;

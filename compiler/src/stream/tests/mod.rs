@@ -1,6 +1,6 @@
 mod texts;
 
-use super::check::{Meaning, Point};
+use super::check::{Known, Meaning, Point};
 use super::*;
 use crate::causality::{self, Sight};
 use crate::fixture::{Fixture, close, everywhere, scrambled};
@@ -390,4 +390,46 @@ fn no_part_of_a_certificate_can_be_changed() {
         }
     }
     assert!(tried > 60, "{tried} mutations");
+}
+
+/// Folding the parts and combining them, in either order of association, is folding the whole.
+fn splits(seed: u64, cuts: &[usize]) {
+    for (terms, stream) in certificates() {
+        let leaf = |l: check::Leaf, at: &[i64]| {
+            let moved: Vec<_> = at.iter().map(|i| i + seed as i64).collect();
+            scrambled(l, &moved)
+        };
+        let meaning = Meaning::new(&terms, 6, &leaf);
+        let free = stream.states.iter().fold(Axes::none(), |a, s| a.union(terms.free(s.source)));
+        for at in meaning.points(free.as_slice(), &Point::new()).into_iter().step_by(3) {
+            let steps = meaning.points(&stream.over, &at);
+            let whole = meaning.fold(&stream, &at, &[]);
+            let bounds: Vec<_> = [0].into_iter().chain(cuts.iter().copied()).chain([steps.len()]).collect();
+            let part = |w: &[usize]| meaning.fold_steps(&stream, &at, &steps[w[0]..w[1]], &[]);
+            let parts: Vec<_> = bounds.windows(2).map(part).collect();
+            let join = |a: Known, b: Known| meaning.combine(&stream, &at, &a, &b);
+            let left = parts.iter().cloned().reduce(join).expect("a part");
+            let right = parts.into_iter().rev().reduce(|b, a| join(a, b)).expect("a part");
+            for s in &stream.states {
+                let want = whole[&s.source].real();
+                for got in [&left, &right] {
+                    let got = got[&s.source].real();
+                    assert!(close(got, want), "{:?} of parts {cuts:?}: {got} for {want}", s.source);
+                }
+            }
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_split_of_a_loop_is_combined_to_the_whole(
+        seed in 0u64..1000,
+        mut cuts in proptest::collection::vec(0usize..=6, 0..5),
+    ) {
+        cuts.sort_unstable();
+        splits(seed, &cuts);
+    }
 }

@@ -383,6 +383,7 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     s.finish(Body::Stream(Stream {
         parallel: vec![t, h],
         over: vec![k],
+        visit: None,
         dots: vec![Dot { reduce: vec![e], left, right }],
         states,
         finish: vec![store(out, &[at_t, column], result)],
@@ -551,7 +552,7 @@ pub fn statistics(n: u64, m: u64, over_rows: bool) -> Verified<KernelSpec> {
         finish.push(store(out, &[at_kept], value));
     }
     let parallel = if over_rows { vec![] } else { vec![t] };
-    s.finish(Body::Stream(Stream { parallel, over, dots: vec![], states, finish, finish_axes: own }))
+    s.finish(Body::Stream(Stream { parallel, over, visit: None, dots: vec![], states, finish, finish_axes: own }))
 }
 
 #[test]
@@ -589,6 +590,7 @@ fn dots_over_constant_axes() {
             let spec = s.finish(Body::Stream(Stream {
                 parallel: vec![t],
                 over: vec![b],
+                visit: None,
                 dots: vec![Dot { reduce: vec![c], left, right }],
                 states: vec![state],
                 finish: vec![store(out, &[at_t], log)],

@@ -183,8 +183,12 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
             return e.repeat(begin, end, 1, |i| self.nest(&at.bind(*axis, Lane::uniform(i)), rest));
         }
         e.repeat(e.and(begin, e.int(-threads)), end, threads, |base| {
-            let last = e.min(e.add(base, e.int(threads)), end);
-            Block { fold: self, base, valid: (e.max(base, begin), last) }.fold_in(at);
+            let (first, end) = (e.max(base, begin), e.min(e.add(base, e.int(threads)), end));
+            let block = || Block { fold: self, base, valid: (first, end) }.fold_in(at);
+            let Some(visit) = self.stream.visit else { return block() };
+            let last = Lane::uniform(e.sub(end, e.int(1)));
+            let ends = at.bind(visit.first, Lane::uniform(first)).bind(visit.last, last);
+            e.when(ends.value(visit.condition, Precision::Single).value, block);
         });
     }
 

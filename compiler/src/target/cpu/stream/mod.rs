@@ -18,7 +18,7 @@ use super::abi::{Entry, Work};
 use super::nest::store_nest;
 use super::tuning::{KEPT_FACTOR, STACK_BYTES, WIDTH};
 use crate::kernel::{AxisRef, ExprRef, KernelExtent, ResultRef, Stream};
-use crate::llvm::{Cmp, Lane, Results, Scope, Ty, Val};
+use crate::llvm::{Cmp, Lane, Precision, Results, Scope, Ty, Val};
 use llmc_artifact::{Dim, Type, Value};
 use std::cell::{Cell, RefCell};
 
@@ -132,7 +132,8 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         let s = self.stream;
         let states = s.states.iter().flat_map(|s| [s.body].into_iter().chain(s.repair.exprs()));
         let dots = s.dots.iter().flat_map(|d| [d.left, d.right]);
-        states.chain(dots).chain(super::nest::roots(&s.finish)).collect()
+        let visit = s.visit.map(|v| v.condition);
+        states.chain(dots).chain(visit).chain(super::nest::roots(&s.finish)).collect()
     }
 
     /// Every axis that moves within a work item.
@@ -140,7 +141,8 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         let s = self.stream;
         let dots = s.dots.iter().flat_map(|d| &d.reduce);
         let states = s.states.iter().flat_map(|s| &s.axes);
-        s.over.iter().chain(dots).chain(states).chain(&s.finish_axes).copied().collect()
+        let ends = s.visit.iter().flat_map(|v| [&v.first, &v.last]);
+        s.over.iter().chain(ends).chain(dots).chain(states).chain(&s.finish_axes).copied().collect()
     }
 
     /// States at their initial values, left factors computed.
@@ -215,8 +217,8 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         let aligned = |x: Val<'c>| e.and(x, e.int(-width));
         if matches!(self.entry.spec.axes[self.inner.0 as usize].extent, KernelExtent::Keys { .. }) {
             e.repeat(aligned(begin), end, width, |base| {
-                let last = e.add(base, e.int(width));
-                block(base, (e.max(base, begin), e.min(last, end)), false, true);
+                let valid = (e.max(base, begin), e.min(e.add(base, e.int(width)), end));
+                self.where_visited(at, valid, || block(base, valid, false, true));
             });
             return;
         }
@@ -230,6 +232,16 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         if whole.constant().is_none() || whole.constant() != end.constant() {
             e.when(e.compare(Cmp::Lt, whole, end), || block(whole, (whole, end), false, false));
         }
+    }
+
+    /// A block of keys, unless its condition says that it has none that counts.
+    fn where_visited(&self, at: &Scope<'_, 'c>, (first, end): (Val<'c>, Val<'c>), block: impl FnOnce()) {
+        let Some(visit) = self.stream.visit else { return block() };
+        let e = self.entry.emitter;
+        let last = e.sub(end, e.int(1));
+        let ends = at.bind(visit.first, Lane::uniform(first)).bind(visit.last, Lane::uniform(last));
+        let seen = ends.value(visit.condition, Precision::Single);
+        e.when(seen.scalar().expect("emission: a block is visited or not"), block);
     }
 
     fn block(&self, at: &Scope<'_, 'c>, block: &Block<'_, 's, 'e, 'c>) {
