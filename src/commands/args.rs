@@ -188,6 +188,9 @@ pub struct EvalArgs {
     /// A text that the model's tokenizer turns into tokens.
     #[arg(long, value_name = "FILE")]
     pub text_file: Option<PathBuf>,
+    /// For a model of two sequences: the tokens of the one whose outputs are asked for; --tokens is then the other one.
+    #[arg(long, value_delimiter = ',')]
+    pub decoder_tokens: Vec<u32>,
     /// Write the outputs here, f32: `logits` is [tokens, vocab].
     #[arg(long, value_name = "FILE.safetensors")]
     pub logits: Option<PathBuf>,

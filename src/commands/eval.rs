@@ -3,19 +3,20 @@
 use super::args::EvalArgs;
 use super::failure::Failure;
 use super::load::{engine, load};
-use llmc::{Engine, Error, Feed, Inputs, Loaded, Output, Role, Want};
+use llmc::{Engine, Error, Feed, Inputs, Loaded, Output, Role, Values, Want};
 use llmc_runtime::sample::{greedy, log_probability};
 use std::path::Path;
 
 /// Evaluates, and prints what was asked for.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let loaded = load(&args.model, &args.device)?;
-    let tokens = tokens(args, &loaded)?;
+    let given = tokens(args, &loaded)?;
+    let engine = engine(&loaded, &args.device)?;
+    let (source, tokens) = sequences(&engine, given, &args.decoder_tokens)?;
     if tokens.is_empty() {
         return Err(Error::Usage("there are no tokens to evaluate".to_owned()).into());
     }
-    let engine = engine(&loaded, &args.device)?;
-    let outputs = outputs(&engine, &tokens, args.prompt_tokens.unwrap_or(tokens.len()))?;
+    let outputs = outputs(&engine, &source, &tokens, args.prompt_tokens.unwrap_or(tokens.len()))?;
     if let Some(path) = &args.logits {
         write(path, &outputs)?;
     }
@@ -35,9 +36,29 @@ fn tokens(args: &EvalArgs, loaded: &Loaded) -> Result<Vec<u32>, Error> {
     Ok(loaded.tokenizer()?.encode(&text, true)?)
 }
 
-/// Every output for every token: the first `prompt` of them as a prompt, the rest one at a time as generated ones.
-fn outputs(engine: &Engine, tokens: &[u32], prompt: usize) -> Result<Vec<Output>, Error> {
+/// The tokens of a second sequence, if the model has one, and those whose outputs are asked for.
+fn sequences(engine: &Engine, tokens: Vec<u32>, decoder: &[u32]) -> Result<(Vec<u32>, Vec<u32>), Error> {
+    match (engine.source_input(), decoder.is_empty()) {
+        (None, true) => Ok((Vec::new(), tokens)),
+        (Some(_), false) => Ok((tokens, decoder.to_vec())),
+        (Some(source), true) => Err(Error::Usage(format!(
+            "the model reads two sequences: --tokens is `{source}`, give the other one by --decoder-tokens"
+        ))),
+        (None, false) => {
+            Err(Error::Usage("--decoder-tokens is for models of two sequences: this one has one".to_owned()))
+        }
+    }
+}
+
+/// Every output for every token: the first `prompt` of them as a prompt together with the source, the rest one at a
+/// time as generated ones.
+fn outputs(engine: &Engine, source: &[u32], tokens: &[u32], prompt: usize) -> Result<Vec<Output>, Error> {
     let mut sequence = engine.sequence();
+    if let Some(name) = engine.source_input() {
+        let source = ints(source)?;
+        let inputs = Inputs::Named(vec![(name, Values::Int(&source))]);
+        engine.feed(Feed { sequence: &mut sequence, inputs, role: Role::Prompt, want: Want::Nothing })?;
+    }
     let (prompt, rest) = tokens.split_at(prompt.min(tokens.len()));
     let parts = std::iter::once((prompt, Role::Prompt)).chain(rest.chunks(1).map(|t| (t, Role::Generated)));
     let mut whole: Vec<Output> = Vec::new();
@@ -54,6 +75,12 @@ fn outputs(engine: &Engine, tokens: &[u32], prompt: usize) -> Result<Vec<Output>
         }
     }
     Ok(whole)
+}
+
+/// Tokens as an input takes them.
+fn ints(tokens: &[u32]) -> Result<Vec<i32>, Error> {
+    let int = |t: &u32| i32::try_from(*t).map_err(|_| Error::Usage(format!("{t} is no token")));
+    tokens.iter().map(int).collect()
 }
 
 fn row(output: &Output, n: usize) -> &[f32] {

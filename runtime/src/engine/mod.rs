@@ -16,7 +16,7 @@ use crate::kv_cache::{PagePool, Track};
 use crate::run_error::{RunCode, RunError};
 use batch::Piece;
 use inputs::Prepared;
-use llmc_artifact::plan::{Arg, Plan, RolePlan};
+use llmc_artifact::plan::{Arg, Plan, PlanInput, RolePlan};
 use llmc_artifact::{Artifact, Dim, SeqId, TensorData, Type};
 use state::State;
 use std::fmt;
@@ -236,6 +236,20 @@ impl Engine {
     /// The most tokens that a sequence may have, where the model's text says.
     pub fn bound(&self) -> Option<u64> {
         self.0.plan.seqs[self.0.main].bound
+    }
+
+    /// The input that tokens go to: the first integer one over the output's sequence.
+    pub fn token_input(&self) -> Option<&str> {
+        self.0.main_input.map(|i| self.0.plan.inputs[i].name.as_str())
+    }
+
+    /// Where a model has a second sequence, the first integer input over it: what an encoder reads.
+    pub fn source_input(&self) -> Option<&str> {
+        let other = |i: &&PlanInput| match self.0.plan.buffers[i.buffer as usize].dims.first() {
+            Some(Dim::Rows(s)) => i.ty == Type::Int && s.0 as usize != self.0.main,
+            _ => false,
+        };
+        self.0.plan.inputs.iter().find(other).map(|i| i.name.as_str())
     }
 
     /// Whether tokens can be appended to a sequence of this model.
