@@ -7,7 +7,7 @@
 
 use crate::normal::{Literal, Term, TermId, Terms};
 use indexmap::IndexMap;
-use llmc_artifact::{ReduceOp, Type};
+use llmc_artifact::{ReduceOp, ScalarOp, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 use std::collections::HashMap;
 
@@ -339,6 +339,7 @@ pub fn canonical(old: &Terms, roots: &[TermId]) -> (Terms, Vec<TermId>) {
     terms.weight_names.clone_from(&old.weight_names);
     terms.binders.clone_from(&old.binders);
     terms.stored.clone_from(&old.stored);
+    terms.each.clone_from(&old.each);
     let mut pass = Canonical { old, terms, done: HashMap::new(), heights: HashMap::new(), binders: IndexMap::new() };
     let roots = roots.iter().map(|r| pass.visit(*r)).collect();
     (pass.terms, roots)
@@ -394,7 +395,8 @@ impl Canonical<'_> {
             Term::Index(x, at) => {
                 let x = self.visit(x);
                 let at: Vec<_> = at.iter().map(|(a, i)| (*a, self.visit(*i))).collect();
-                substitute(&mut self.terms, x, &at)
+                let read = substitute(&mut self.terms, x, &at);
+                self.token_read(read)
             }
             Term::Read(x, view) => {
                 let x = self.visit(x);
@@ -406,6 +408,29 @@ impl Canonical<'_> {
                 self.search(names[0], rank, x)
             }
         }
+    }
+
+    /// A real value of the token at a computed position, `x[t = i]`, as the sum over all tokens of what that one has:
+    /// `sum[s](where(s == i, x[t = s], 0))`. Tokens are only ever read by a loop over them.
+    fn token_read(&mut self, id: TermId) -> TermId {
+        let Term::Index(x, at) = self.terms.term(id).clone() else { return id };
+        let is_token = |s: &Self, a: AxisId| matches!(s.terms.axes[a].extent, Extent::Seq(_));
+        let Some((t, i)) = at.iter().copied().find(|(a, _)| is_token(self, *a)) else { return id };
+        if self.terms.info(x).ty != Type::Real {
+            return id;
+        }
+        let rest: Vec<_> = at.iter().copied().filter(|(a, _)| *a != t).collect();
+        let Extent::Seq(seq) = self.terms.axes[t].extent else { unreachable!("asked above") };
+        let name = format!("{}'at", self.terms.axes[t].name);
+        let view = self.terms.axes.iter().find(|(_, a)| a.name == name).map(|(id, _)| id);
+        let view = view.unwrap_or_else(|| self.terms.axes.push(name, Extent::View(seq)));
+        self.terms.views.insert(view, t);
+        let there = self.read(x, view);
+        let there = substitute(&mut self.terms, there, &rest);
+        let (position, zero) = (self.terms.add(Term::Iota(view)), real(&mut self.terms, 0.0));
+        let hit = self.terms.add(Term::Map(ScalarOp::Eq, vec![position, i]));
+        let body = self.terms.add(Term::Map(ScalarOp::Where, vec![hit, there, zero]));
+        self.nest(ReduceOp::Sum, &Axes::from_iter([view]), body)
     }
 
     /// A search by the rank of the model's own name, read at the one asked for: searches that differ only in it are one.

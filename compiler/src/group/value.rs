@@ -9,7 +9,7 @@ use crate::alpha;
 use crate::causality::{self, Sight};
 use crate::normal::{Term, TermId, Terms};
 use crate::stream::{self, State, Stream};
-use llmc_artifact::{Format, ScalarOp, Type};
+use llmc_artifact::{Format, ScalarOp, SeqId, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 use std::collections::{BTreeSet, HashMap};
 
@@ -53,7 +53,7 @@ pub(super) fn form(
         former.views_absent(*root)?;
         let value = former.store(*root)?;
         former.demand(value, Why::Result, *root);
-        let axes = standard_order(&former.terms, former.terms.free(*root));
+        let axes = standard_order(&former.terms, &former.terms.stored[value as usize].0);
         let format = plain_format(former.terms.info(*root).ty);
         former.form_of(value, Form::Dense { axes, format });
         former.values[value as usize].results.push(n as u32);
@@ -115,7 +115,8 @@ impl Former<'_> {
         let n = self.values.len() as u32;
         let info = self.terms.info(term);
         let stem = info.name.clone().unwrap_or_else(|| "v".to_owned());
-        let (axes, ty) = (info.axes.clone(), info.ty);
+        let ty = info.ty;
+        let axes = self.axes_of(term);
         let name = self.fresh_name(&stem);
         self.terms.stored.push((axes, ty));
         self.terms.stored_names.push(name.clone());
@@ -174,6 +175,41 @@ impl Former<'_> {
                 known.push(demand);
             }
         }
+    }
+
+    /// The axes that a term is stored with: its own, and the sequences of the batch for a value that depends on tokens
+    /// and is none's.
+    fn axes_of(&mut self, term: TermId) -> Axes {
+        let free = self.terms.free(term).clone();
+        match self.whole_sequence(term) {
+            Some(seq) if row_axis(&self.terms, &free).is_none() => free.union(&Axes::from_iter([self.each(seq)])),
+            _ => free,
+        }
+    }
+
+    /// The sequence that a term depends on as a whole, if it does: by a reduction over its tokens, by their number, or by
+    /// a stored value that does.
+    fn whole_sequence(&self, term: TermId) -> Option<SeqId> {
+        let seq = |a: AxisId| match self.terms.axes[a].extent {
+            Extent::Const(_) => None,
+            Extent::Seq(s) | Extent::View(s) => Some(s),
+        };
+        if self.terms.info(term).weight_only {
+            return None;
+        }
+        causality::reachable(&self.terms, &[term]).into_iter().find_map(|x| match self.terms.term(x) {
+            Term::Length(s) => Some(*s),
+            _ => alpha::reduction(&self.terms, x).and_then(|(_, bound)| bound.iter().find_map(seq)),
+        })
+    }
+
+    fn each(&mut self, seq: SeqId) -> AxisId {
+        if let Some(known) = self.terms.each.get(&seq) {
+            return *known;
+        }
+        let axis = self.terms.axes.push(format!("each'{}", seq.0), Extent::Seq(seq));
+        self.terms.each.insert(seq, axis);
+        axis
     }
 
     /// Names of values are for people, and unlike.
@@ -392,9 +428,12 @@ impl Former<'_> {
         self.flat(&dots)?;
         let parallel = self.parallel(&targets, &stream, &dots, &over)?;
         // A finish has the loop's own point: a result read elsewhere is stored first.
-        if !parallel.is_subset(self.terms.free(term)) || self.is_indexed(term, &keep) {
+        if !parallel.is_subset(&self.axes_of(term)) || self.is_indexed(term, &keep) {
             return Ok((Work::Map, self.resolve(term, &[])?));
         }
+        // Where no token looks, none is before or after it.
+        let looks = parallel.iter().any(|a| self.terms.is_seq(a) && !self.terms.each.values().any(|e| *e == a));
+        let sight = sight.map(|s| if looks { s } else { Sight { causal: false, window: None } });
         if let Some(sight) = sight {
             for state in stream.states.clone() {
                 self.cache_reads(state.body, &keep, &dots, &parallel, sight);
@@ -498,13 +537,14 @@ impl Former<'_> {
     }
 
     /// Axes that every state and every dot has: one fold for each point of them.
-    fn parallel(&self, targets: &[TermId], stream: &Stream, dots: &[TermId], over: &Axes) -> Result<Axes, Unsupported> {
+    fn parallel(&mut self, targets: &[TermId], stream: &Stream, dots: &[TermId], over: &Axes) -> Result<Axes, Unsupported> {
         // Sums that only a repair multiplies may have fewer: they are taken for each point all the same.
         let text: BTreeSet<_> = causality::reachable(&self.terms, targets).into_iter().collect();
         let of_text = |s: &&State| text.contains(&s.source);
-        let states = stream.states.iter().filter(of_text).map(|s| self.terms.free(s.source).clone());
+        let sources: Vec<_> = stream.states.iter().filter(of_text).map(|s| s.source).collect();
+        let states: Vec<_> = sources.into_iter().map(|s| self.axes_of(s)).collect();
         let inner = dots.iter().map(|d| self.terms.free(*d).minus(over));
-        let parallel = states.chain(inner).reduce(|a, b| a.intersect(&b)).unwrap_or(Axes::none());
+        let parallel = states.into_iter().chain(inner).reduce(|a, b| a.intersect(&b)).unwrap_or(Axes::none());
         if let Some(dot) = dots.iter().find(|d| !self.terms.free(**d).minus(over).is_subset(&parallel)) {
             return Err(Unsupported(format!(
                 "{} is contracted inside a loop that runs for fewer axes than it has",

@@ -38,6 +38,7 @@ impl Abi {
                     needs.row(*a);
                 }
                 Expr::Length(a) => needs.length(*a),
+                Expr::Sequence(a) => needs.sequence_of(*a),
                 Expr::Const(_) | Expr::Axis(_) | Expr::Load { .. } => {}
                 Expr::Result { .. } | Expr::Old(_) | Expr::Map(..) => {}
             }
@@ -112,7 +113,7 @@ impl Needs<'_> {
                 self.tables.insert(Table::Picked(seq));
                 Some(seq)
             }
-            KernelExtent::Const(_) | KernelExtent::Keys { .. } => None,
+            KernelExtent::Const(_) | KernelExtent::Sequences(_) | KernelExtent::Keys { .. } => None,
         }
     }
 
@@ -130,6 +131,9 @@ impl Needs<'_> {
 
     fn length(&mut self, axis: AxisRef) {
         self.sequence_of(axis);
+        if let KernelExtent::Sequences(seq) = self.spec.axes[axis.0 as usize].extent {
+            self.tables.insert(Table::Lengths(seq));
+        }
         if let Some(seq) = self.row(axis) {
             self.tables.insert(Table::Lengths(seq));
         }

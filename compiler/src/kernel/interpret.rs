@@ -100,7 +100,7 @@ impl Run<'_> {
 
     fn seq(&self, axis: AxisRef) -> SeqId {
         match self.spec.axes[axis.0 as usize].extent {
-            KernelExtent::Rows(s) | KernelExtent::Picked(s) => s,
+            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Sequences(s) => s,
             e => panic!("{e:?} has no tokens"),
         }
     }
@@ -117,6 +117,9 @@ impl Run<'_> {
     }
 
     fn sequence(&self, axis: AxisRef, at: &Point) -> i64 {
+        if let KernelExtent::Sequences(_) = self.spec.axes[axis.0 as usize].extent {
+            return at.at(axis);
+        }
         self.table(Table::RowSeq(self.seq(axis)), self.row(axis, at))
     }
 
@@ -128,7 +131,7 @@ impl Run<'_> {
                 let begin = window.map_or(0, |w| (self.position(of, at) + 1 - w as i64).max(0));
                 begin..end
             }
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) => {
+            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
                 0..self.memory.dim(self.spec.dim(axis).expect("not keys")) as i64
             }
         }
@@ -200,6 +203,7 @@ impl Run<'_> {
             Expr::Axis(a) => Value::Int(at.at(*a)),
             Expr::Position(a) => Value::Int(self.position(*a, at)),
             Expr::Row(a) => Value::Int(self.row(*a, at)),
+            Expr::Sequence(a) => Value::Int(self.sequence(*a, at)),
             Expr::Length(a) => Value::Int(self.table(Table::Lengths(self.seq(*a)), self.sequence(*a, at))),
             Expr::Load { operand, index } => {
                 let x = self.load(*operand, index, at, results);

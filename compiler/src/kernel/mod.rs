@@ -57,12 +57,14 @@ pub enum KernelExtent {
     Rows(SeqId),
     /// The tokens of this step whose outputs were asked for.
     Picked(SeqId),
+    /// The sequences of the batch; where lengths are asked for, their tokens of this `seq` count.
+    Sequences(SeqId),
     /// Positions in the sequence that the token of row axis `of` belongs to. Not a mask: the body masks for itself;
     /// this only says which positions a mask has proved dead and so need no visit.
     Keys {
         /// Whose tokens they are.
         seq: SeqId,
-        /// The row axis, when a token of the same sequence looks; `None` when a scalar of another sequence does.
+        /// The row axis of the token that looks, or the axis of sequences that are looked through whole.
         of: AxisRef,
         /// Positions after the row's own are dead: visit `..= position`; otherwise all of the sequence.
         causal: bool,
@@ -95,8 +97,10 @@ pub enum Expr {
     Position(AxisRef),
     /// The row of this step that a `Picked` row is: an int.
     Row(AxisRef),
-    /// Tokens of the sequence of a row axis's token: an int.
+    /// Tokens of the sequence of a row axis's token, or of an axis of sequences: an int.
     Length(AxisRef),
+    /// Which sequence of the batch a row axis's token belongs to: an int.
+    Sequence(AxisRef),
     /// An element of an operand. Dense: one int per dimension. Panel: the row, then the column. Paged: first the
     /// axis itself (a row axis when writing, a `Keys` axis when reading), then one int per `PageDim::Axis`.
     Load {
@@ -139,9 +143,13 @@ impl Exprs {
     /// Operands of an expression.
     pub fn operands(&self, e: ExprRef) -> Vec<ExprRef> {
         match &self[e] {
-            Expr::Const(_) | Expr::Axis(_) | Expr::Position(_) | Expr::Row(_) | Expr::Length(_) | Expr::Old(_) => {
-                Vec::new()
-            }
+            Expr::Const(_)
+            | Expr::Axis(_)
+            | Expr::Position(_)
+            | Expr::Row(_)
+            | Expr::Length(_)
+            | Expr::Sequence(_)
+            | Expr::Old(_) => Vec::new(),
             Expr::Load { index, .. } => index.clone(),
             Expr::Result { moved, .. } => moved.iter().map(|(_, e)| *e).collect(),
             Expr::Map(_, args) => args.clone(),
@@ -358,6 +366,7 @@ impl KernelSpec {
             KernelExtent::Const(n) => Some(Dim::Const(n)),
             KernelExtent::Rows(s) => Some(Dim::Rows(s)),
             KernelExtent::Picked(s) => Some(Dim::Picked(s)),
+            KernelExtent::Sequences(_) => Some(Dim::Sequences),
             KernelExtent::Keys { .. } => None,
         }
     }

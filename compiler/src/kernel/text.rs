@@ -110,6 +110,7 @@ fn extent(extent: KernelExtent, names: &Names) -> String {
         KernelExtent::Const(n) => n.to_string(),
         KernelExtent::Rows(s) => format!("rows{}", s.0),
         KernelExtent::Picked(s) => format!("picked{}", s.0),
+        KernelExtent::Sequences(s) => format!("sequences{}", s.0),
         KernelExtent::Keys { seq, of, causal, window } => {
             let causal = if causal { ", causal" } else { "" };
             let window = window.map_or(String::new(), |w| format!(", window {w}"));

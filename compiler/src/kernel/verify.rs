@@ -120,9 +120,10 @@ impl<'a> Checker<'a> {
             let place = format!("axis `{}`", axis.name);
             match axis.extent {
                 KernelExtent::Const(n) => ensure(n > 0, &place, || "is empty".into())?,
-                KernelExtent::Rows(_) | KernelExtent::Picked(_) => {}
-                KernelExtent::Keys { of, .. } => {
-                    ensure(self.is_row(of), &place, || "looks from an axis that is no row axis".into())?;
+                KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {}
+                KernelExtent::Keys { of, causal, window, .. } => {
+                    let whole = self.is_sequences(of) && !causal && window.is_none();
+                    ensure(self.is_row(of) || whole, &place, || "looks from an axis that is no row axis".into())?;
                 }
             }
         }
@@ -141,6 +142,10 @@ impl<'a> Checker<'a> {
         matches!(self.extent(axis), Some(KernelExtent::Rows(_) | KernelExtent::Picked(_)))
     }
 
+    fn is_sequences(&self, axis: AxisRef) -> bool {
+        matches!(self.extent(axis), Some(KernelExtent::Sequences(_)))
+    }
+
     fn ty(&self, e: ExprRef) -> Option<Type> {
         self.spec.exprs.0.get(e.0 as usize).map(|(_, ty)| *ty)
     }
@@ -154,7 +159,8 @@ impl<'a> Checker<'a> {
         let found = match expr {
             Expr::Const(v) => Some(v.ty()),
             Expr::Axis(a) => self.axis_exists(*a).then_some(Type::Int),
-            Expr::Position(a) | Expr::Length(a) => self.is_row(*a).then_some(Type::Int),
+            Expr::Position(a) | Expr::Sequence(a) => self.is_row(*a).then_some(Type::Int),
+            Expr::Length(a) => (self.is_row(*a) || self.is_sequences(*a)).then_some(Type::Int),
             Expr::Row(a) => matches!(self.extent(*a), Some(KernelExtent::Picked(_))).then_some(Type::Int),
             Expr::Load { operand, index } => {
                 ensure(ints(index), &place, || "an index that is no earlier int".into())?;
@@ -183,7 +189,7 @@ impl<'a> Checker<'a> {
         for e in self.spec.exprs.reachable(&[root]) {
             match &self.spec.exprs[e] {
                 Expr::Const(_) | Expr::Map(..) | Expr::Load { .. } => {}
-                Expr::Axis(a) | Expr::Position(a) | Expr::Row(a) | Expr::Length(a) => {
+                Expr::Axis(a) | Expr::Position(a) | Expr::Row(a) | Expr::Length(a) | Expr::Sequence(a) => {
                     self.mentioned(*a, scope, place)?;
                 }
                 Expr::Result { result, moved } => {

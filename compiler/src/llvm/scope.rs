@@ -87,7 +87,7 @@ fn dependences(spec: &KernelSpec) -> Vec<Dependence> {
     let axis = |a: AxisRef| {
         let of = match spec.axes[a.0 as usize].extent {
             KernelExtent::Keys { of, .. } => 1 << of.0,
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) => 0,
+            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => 0,
         };
         1u64 << a.0 | of
     };
@@ -101,7 +101,7 @@ fn dependences(spec: &KernelSpec) -> Vec<Dependence> {
         };
         all.push(match expr {
             Expr::Const(_) => Dependence::default(),
-            Expr::Axis(a) | Expr::Position(a) | Expr::Row(a) | Expr::Length(a) => {
+            Expr::Axis(a) | Expr::Position(a) | Expr::Row(a) | Expr::Length(a) | Expr::Sequence(a) => {
                 Dependence { axes: axis(*a), ..Dependence::default() }
             }
             Expr::Load { index, .. } => Dependence { loads: true, ..join(index) },
@@ -323,7 +323,7 @@ impl<'a, 'c> Scope<'a, 'c> {
 
     fn seq_of(&self, axis: AxisRef) -> SeqId {
         match self.spec.axes[axis.0 as usize].extent {
-            KernelExtent::Rows(s) | KernelExtent::Picked(s) => s,
+            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Sequences(s) => s,
             _ => panic!("emission: `{}` asks for the token of an axis that has none", self.spec.name),
         }
     }
@@ -337,8 +337,12 @@ impl<'a, 'c> Scope<'a, 'c> {
     }
 
     /// Which sequence of the batch the token of a row axis belongs to.
+    /// An axis of sequences is it itself.
     pub fn sequence_of(&self, axis: AxisRef) -> Lane<'c> {
-        self.remember(Known::Sequence(axis), || self.table(Table::RowSeq(self.seq_of(axis)), self.row(axis)))
+        self.remember(Known::Sequence(axis), || match self.spec.axes[axis.0 as usize].extent {
+            KernelExtent::Sequences(_) => self.axis(axis),
+            _ => self.table(Table::RowSeq(self.seq_of(axis)), self.row(axis)),
+        })
     }
 
     /// The position of the token of a row axis.
@@ -385,6 +389,7 @@ impl<'a, 'c> Scope<'a, 'c> {
             Expr::Position(a) => self.position(*a),
             Expr::Row(a) => self.row(*a),
             Expr::Length(a) => self.length(self.seq_of(*a), *a),
+            Expr::Sequence(a) => self.sequence_of(*a),
             Expr::Load { operand, index } => self.typed_load(e, *operand, index),
             Expr::Result { result, moved } => {
                 let moved: Vec<_> = moved.iter().map(|(a, i)| (*a, self.int(*i))).collect();
@@ -508,9 +513,13 @@ impl<'a, 'c> Scope<'a, 'c> {
 /// The expressions that an expression is made of.
 pub fn operands_of(expr: &Expr) -> Vec<ExprRef> {
     match expr {
-        Expr::Const(_) | Expr::Axis(_) | Expr::Position(_) | Expr::Row(_) | Expr::Length(_) | Expr::Old(_) => {
-            Vec::new()
-        }
+        Expr::Const(_)
+        | Expr::Axis(_)
+        | Expr::Position(_)
+        | Expr::Row(_)
+        | Expr::Length(_)
+        | Expr::Sequence(_)
+        | Expr::Old(_) => Vec::new(),
         Expr::Load { index, .. } => index.clone(),
         Expr::Result { moved, .. } => moved.iter().map(|(_, e)| *e).collect(),
         Expr::Map(_, args) => args.clone(),

@@ -134,6 +134,8 @@ pub struct Terms {
     pub stored_names: Vec<String>,
     /// For each axis that a reduction binds: the axis of the model it stands for, and its level (the `1` of `m'1`).
     pub binders: IndexMap<AxisId, (AxisId, u32)>,
+    /// For each sequence the axis that counts the sequences of a batch: what grouping gives a value that no token has.
+    pub each: IndexMap<SeqId, AxisId>,
     /// Which laws the constructors apply.
     pub laws: Laws,
     /// Which laws have fired.

@@ -17,7 +17,7 @@ use llmc_artifact::recipe::Recipe;
 use llmc_artifact::{DType, Dim, Format, SeqId, Type};
 use llmc_frontend::graph::{Axes, Extent, Model, ModelValue, Step, ValueId};
 use slots::Lifetime;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 pub use text::plan_text;
 
 /// What an operand of a block's kernel is.
@@ -92,6 +92,8 @@ pub struct LoweredBlock {
     pub weights: Vec<BlockWeight>,
     /// Whether it runs on the rows whose outputs were asked for, instead of on every row.
     pub picked: bool,
+    /// Its results that have one value for each sequence of the batch.
+    pub per_sequence: BTreeSet<u32>,
 }
 
 /// A block's kernels for each role; without a second list both roles run the first.
@@ -238,7 +240,7 @@ impl<'a> Planner<'a> {
             of_step: Vec::new(),
         };
         for input in &model.inputs {
-            planner.value_buffer(input.value, false);
+            planner.value_buffer(input.value, false, false);
         }
         planner
     }
@@ -262,12 +264,15 @@ impl<'a> Planner<'a> {
         self.buffers.len() as u32 - 1
     }
 
-    fn value_buffer(&mut self, value: ValueId, picked: bool) -> u32 {
+    fn value_buffer(&mut self, value: ValueId, picked: bool, per_sequence: bool) -> u32 {
         if let Some(known) = self.of_value.get(&value).or_else(|| self.shared.get(&value)) {
             return *known;
         }
         let ModelValue { name, axes, ty } = &self.model.values[value.0 as usize];
-        let dims = value_dims(self.model, axes, picked);
+        let mut dims = value_dims(self.model, axes, picked);
+        if per_sequence {
+            dims.insert(0, Dim::Sequences);
+        }
         let made = self.buffer(name.clone(), value_format(*ty), dims);
         self.of_value.insert(value, made);
         let input = self.model.inputs.iter().any(|i| i.value == value);
@@ -287,8 +292,15 @@ impl<'a> Planner<'a> {
     ) -> Result<(), Unsupported> {
         let block = self.blocks[step.block.0 as usize].of(role);
         let args = self.step_args(number, step, block, |weight| recipe(step, role, weight))?;
-        for value in &step.results {
-            self.value_buffer(*value, block.picked);
+        for (result, value) in step.results.iter().enumerate() {
+            let per_sequence = block.per_sequence.contains(&(result as u32));
+            if per_sequence && self.model.steps.iter().any(|s| s.args.contains(value)) {
+                let name = &self.model.values[value.0 as usize].name;
+                return Err(Unsupported(format!(
+                    "`{name}` has no tokens and is read by a later layer: not supported yet"
+                )));
+            }
+            self.value_buffer(*value, block.picked, per_sequence);
         }
         let kernels = &self.kernels.numbers[step.block.0 as usize][role as usize];
         for (lowered, kernel) in block.kernels.iter().zip(kernels) {

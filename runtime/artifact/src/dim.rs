@@ -18,6 +18,8 @@ pub enum Dim {
     Picked(SeqId),
     /// Entries of one sequence's row of the block table.
     Blocks(SeqId),
+    /// The sequences of the batch.
+    Sequences,
 }
 
 impl Dim {
@@ -25,7 +27,7 @@ impl Dim {
     pub const fn as_const(self) -> Option<u64> {
         match self {
             Dim::Const(n) => Some(n),
-            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) => None,
+            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences => None,
         }
     }
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Dim {
             Dim::Rows(s) => write!(f, "rows{}", s.0),
             Dim::Picked(s) => write!(f, "picked{}", s.0),
             Dim::Blocks(s) => write!(f, "blocks{}", s.0),
+            Dim::Sequences => write!(f, "sequences"),
         }
     }
 }

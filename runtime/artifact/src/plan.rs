@@ -228,7 +228,8 @@ pub struct PlanInput {
 pub struct PlanOutput {
     /// The name in the text.
     pub name: String,
-    /// Where it comes out, f32, dims outermost first; the first is `Picked` for an output over tokens.
+    /// Where it comes out, f32, dims outermost first. For an output over tokens the first is `Picked`, or `Rows` of which
+    /// those are taken that were asked for; for a value of a whole sequence `Sequences`.
     pub buffer: u32,
 }
 

@@ -67,6 +67,7 @@ impl Plan {
         match dim {
             Dim::Const(n) => check(n <= MAX_BYTES, part, n, "a length that memory can hold"),
             Dim::Rows(s) | Dim::Picked(s) | Dim::Blocks(s) => self.check_seq(s, part),
+            Dim::Sequences => Ok(()),
         }
     }
 
@@ -141,8 +142,9 @@ impl Plan {
         let b = &self.buffers[o.buffer as usize];
         check(b.format == Format::F32, &part, b.format, Format::F32)?;
         let (first, rest) = (b.dims.first(), b.dims.get(1..).unwrap_or(&[]));
-        let shaped = matches!(first, None | Some(Dim::Const(_) | Dim::Picked(_))) && all_const(rest);
-        check(shaped, &part, dims_text(&b.dims), "constant dimensions, after a sequence's picked rows if over tokens")
+        let first = matches!(first, None | Some(Dim::Const(_) | Dim::Picked(_) | Dim::Rows(_) | Dim::Sequences));
+        let wanted = "constant dimensions, after a sequence's rows if over tokens, or after the sequences";
+        check(first && all_const(rest), &part, dims_text(&b.dims), wanted)
     }
 
     fn check_target(&self, t: &TargetCode) -> Checked {

@@ -72,6 +72,7 @@ pub(super) struct Lengths {
     rows: Vec<u64>,
     picked: Vec<u64>,
     blocks: Vec<u64>,
+    sequences: u64,
 }
 
 impl Lengths {
@@ -84,6 +85,7 @@ impl Lengths {
             rows: axes.clone().map(|axis| sum(&|p| p.count[axis])).collect(),
             picked: axes.clone().map(|axis| sum(&|p| p.picked[axis].len())).collect(),
             blocks: axes.map(|axis| blocks(axis).unwrap_or(0)).collect(),
+            sequences: pieces.len() as u64,
         }
     }
 
@@ -94,6 +96,7 @@ impl Lengths {
             Dim::Rows(s) => self.rows[s.0 as usize],
             Dim::Picked(s) => self.picked[s.0 as usize],
             Dim::Blocks(s) => self.blocks[s.0 as usize],
+            Dim::Sequences => self.sequences,
         }
     }
 }

@@ -416,7 +416,7 @@ impl Shared {
 fn main_axis_and_input(plan: &Plan) -> (usize, Option<usize>) {
     let first = |buffer: u32| plan.buffers[buffer as usize].dims.first().copied();
     let main = plan.outputs.iter().find_map(|o| match first(o.buffer) {
-        Some(Dim::Picked(SeqId(s))) => Some(s),
+        Some(Dim::Picked(SeqId(s)) | Dim::Rows(SeqId(s))) => Some(s),
         _ => None,
     });
     let main = main.unwrap_or(0);

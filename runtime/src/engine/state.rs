@@ -217,29 +217,38 @@ impl State {
     ) -> Result<(), RunError> {
         for (o, output) in plan.outputs.iter().enumerate() {
             let buffer = &plan.buffers[output.buffer as usize];
-            let over = match buffer.dims.first() {
-                Some(Dim::Picked(s)) => Some(s.0 as usize),
-                _ => None,
-            };
             let width: usize = buffer.dims.iter().filter_map(|d| d.as_const()).product::<u64>() as usize;
-            let rows = buffer.dims.first().filter(|_| over.is_some()).map_or(1, |d| lengths.of(*d) as usize);
+            let first = buffer.dims.first().copied().filter(|d| d.as_const().is_none());
+            let rows = first.map_or(1, |d| lengths.of(d) as usize);
             let mut values = vec![0f32; rows * width];
             if !values.is_empty() {
                 let memory = self.slots[buffer.slot as usize].memory();
                 self.device.read(memory, 0, bytemuck::cast_slice_mut(&mut values))?;
             }
-            let mut rest = values.as_slice();
-            for piece in pieces {
+            let mut row = 0;
+            for (number, piece) in pieces.iter().enumerate() {
                 let result = &mut results[piece.feed][o];
-                let Some(axis) = over else {
-                    (result.rows, result.data) = (1, values.clone());
-                    continue;
-                };
-                let count = piece.picked[axis].len();
-                let (mine, others) = rest.split_at(count * width);
-                result.rows += count;
-                result.data.extend_from_slice(mine);
-                rest = others;
+                let mut take = |row: usize| result.data.extend_from_slice(&values[row * width..][..width]);
+                match first {
+                    Some(Dim::Picked(s)) => {
+                        let count = piece.picked[s.0 as usize].len();
+                        (row..row + count).for_each(take);
+                        (row, result.rows) = (row + count, result.rows + count);
+                    }
+                    Some(Dim::Rows(s)) => {
+                        let picked = &piece.picked[s.0 as usize];
+                        picked.iter().for_each(|at| take(row + at));
+                        (row, result.rows) = (row + piece.count[s.0 as usize], result.rows + picked.len());
+                    }
+                    // One value for the whole sequence, or for the whole batch: what the last piece saw holds.
+                    Some(Dim::Sequences) | None => {
+                        result.data.clear();
+                        let at = if first.is_some() { number } else { 0 };
+                        result.data.extend_from_slice(&values[at * width..][..width]);
+                        result.rows = 1;
+                    }
+                    Some(Dim::Const(_) | Dim::Blocks(_)) => unreachable!("a validated plan's outputs"),
+                }
             }
         }
         Ok(())

@@ -107,8 +107,19 @@ impl Kernel<'_, '_> {
         self.exprs.add(Expr::Result { result: r, moved }, ty)
     }
 
+    /// The kernel's axis of tokens, if it has one: what holds for a token's sequence is found through it.
+    fn own_row(&self) -> Option<AxisRef> {
+        let token =
+            |a: &super::KernelAxis| matches!(a.extent, super::KernelExtent::Rows(_) | super::KernelExtent::Picked(_));
+        self.axes.iter().position(token).map(|at| AxisRef(at as u16))
+    }
+
     /// The row axis of the kernel.
     fn row(&mut self) -> AxisRef {
+        let sequences = |a: &super::KernelAxis| matches!(a.extent, super::KernelExtent::Sequences(_));
+        if let Some(at) = self.axes.iter().position(sequences) {
+            return AxisRef(at as u16);
+        }
         let row = (self.l.terms.axes.iter()).find(|(_, a)| matches!(a.extent, Extent::Seq(_))).map(|(id, _)| id);
         self.axis(row.expect("lower: a length is asked for by a row"))
     }
@@ -130,6 +141,11 @@ impl Kernel<'_, '_> {
     pub(super) fn index(&mut self, axis: AxisId, dim: Option<Dim>, moved: &Moved) -> ExprRef {
         if let Some((_, e)) = moved.iter().find(|(a, _)| *a == axis) {
             return *e;
+        }
+        if self.l.counts_sequences(axis)
+            && let Some(row) = self.own_row()
+        {
+            return self.exprs.add(Expr::Sequence(row), Type::Int);
         }
         let r = self.axis(axis);
         let expr = match dim {

@@ -55,6 +55,9 @@ pub fn lower(fused: &Fused, name: &str) -> Lowered {
         places: HashMap::new(),
     };
     lowering.places();
+    let stored = fused.values.iter().zip(&fused.terms.stored);
+    let whole = stored.filter(|(_, (axes, _))| axes.iter().any(|a| lowering.counts_sequences(a)));
+    lowering.block.per_sequence = whole.flat_map(|(v, _)| v.results.iter().copied()).collect();
     for (number, group) in fused.groups.iter().enumerate() {
         let name = symbol(&format!("{name}_{number}_{}", group.name));
         let kernel = lowering.kernel(name, &group.values);
@@ -136,7 +139,15 @@ impl Lowering<'_> {
         }
     }
 
+    /// Whether an axis counts the sequences of a batch.
+    fn counts_sequences(&self, axis: AxisId) -> bool {
+        self.terms.each.values().any(|a| *a == axis)
+    }
+
     fn dim(&self, axis: AxisId) -> Dim {
+        if self.counts_sequences(axis) {
+            return Dim::Sequences;
+        }
         match self.terms.axes[axis].extent {
             Extent::Const(n) => Dim::Const(n),
             Extent::Seq(s) | Extent::View(s) if self.block.picked => Dim::Picked(s),
@@ -202,6 +213,7 @@ impl Kernel<'_, '_> {
             return *r;
         }
         let extent = match self.l.terms.axes[axis].extent {
+            Extent::Seq(s) if self.l.counts_sequences(axis) => KernelExtent::Sequences(s),
             Extent::Const(n) => KernelExtent::Const(n),
             Extent::Seq(s) if self.l.block.picked => KernelExtent::Picked(s),
             Extent::Seq(s) => KernelExtent::Rows(s),

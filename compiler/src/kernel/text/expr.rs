@@ -89,7 +89,7 @@ impl<'a> Printer<'a> {
                 Expr::Load { index, .. } => index.iter().any(|i| matches!(self.exprs[*i], Expr::Map(..))),
                 Expr::Result { moved, .. } => !moved.is_empty(),
                 Expr::Const(_) | Expr::Axis(_) | Expr::Position(_) => false,
-                Expr::Row(_) | Expr::Length(_) | Expr::Old(_) => false,
+                Expr::Row(_) | Expr::Length(_) | Expr::Sequence(_) | Expr::Old(_) => false,
             };
             if worth && uses[&e] > 1 {
                 let name = format!("v{}", self.lets.len());
@@ -138,6 +138,7 @@ impl<'a> Printer<'a> {
             Expr::Position(a) => format!("position({})", self.names.axis(*a)),
             Expr::Row(a) => format!("row({})", self.names.axis(*a)),
             Expr::Length(a) => format!("length({})", self.names.axis(*a)),
+            Expr::Sequence(a) => format!("sequence({})", self.names.axis(*a)),
             Expr::Load { operand, index } => format!("{}{}", self.names.operand(*operand), self.index(index)),
             Expr::Result { result, moved } => {
                 let moves: Vec<_> =

@@ -186,7 +186,7 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
                 let begin = window.map_or(e.int(0), |w| e.max(e.sub(next(), e.int(w as i64)), e.int(0)));
                 (begin, end)
             }
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) => {
+            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
                 (e.int(0), at.dim(self.entry.spec.dim(axis).expect("not keys")))
             }
         }
