@@ -109,7 +109,9 @@ pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsuppor
         let WeightSource { term, order } = &block.weights[weight];
         recipe::build(&model, step, &block.terms, *term, order)
     })?;
-    let kernels = list.specs.into_iter().map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
+    let kernels: Vec<_> =
+        list.specs.into_iter().map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
+    plan::verify(&plan, &kernels).unwrap_or_else(|e| panic!("plan: {e}"));
     Ok(Stages { model, blocks, plan, kernels })
 }
 

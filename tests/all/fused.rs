@@ -19,11 +19,6 @@ fn blocks(name: &str, text: &str, format: Format) -> Vec<Block> {
     try_blocks(name, text, format).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// As [`blocks`], none where a model is refused: which ones are is a test of its own.
-fn if_supported(name: &str, text: &str, format: Format) -> Vec<Block> {
-    try_blocks(name, text, format).unwrap_or_default()
-}
-
 fn try_blocks(name: &str, text: &str, format: Format) -> Result<Vec<Block>, Unsupported> {
     let compiled = compile_text(name, text, None);
     let model = compiled.model.unwrap_or_else(|| panic!("{name}: {:#?}", compiled.diagnostics));
@@ -128,7 +123,7 @@ fn other_names_make_the_same_kernels() {
 #[test]
 fn no_value_is_stored_for_pairs_of_tokens() {
     for (name, text) in MODELS {
-        for block in if_supported(name, text, Format::F32) {
+        for block in blocks(name, text, Format::F32) {
             for (axes, _) in &block.fused.terms.stored {
                 assert!(axes.iter().filter(|a| block.fused.terms.is_seq(*a)).count() <= 1, "{name}");
             }
@@ -140,7 +135,7 @@ fn no_value_is_stored_for_pairs_of_tokens() {
 fn every_kernel_of_the_models_is_well_formed() {
     for (name, text) in MODELS {
         for format in [Format::F32, Format::Q8_0] {
-            let kernels = if_supported(name, text, format).into_iter().flat_map(|b| b.lowered.block.kernels);
+            let kernels = blocks(name, text, format).into_iter().flat_map(|b| b.lowered.block.kernels);
             for kernel in kernels {
                 let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{name}: {e}"));
                 if let Body::Stream(s) = &spec.body {

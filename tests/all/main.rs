@@ -7,6 +7,7 @@ mod damage;
 mod decode;
 mod docs;
 mod errors;
+mod figures;
 mod fused;
 mod goals;
 mod hygiene;

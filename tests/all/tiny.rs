@@ -3,10 +3,13 @@
 
 use crate::support::interpreted::Interpreted;
 use crate::support::tiny::{self, Outputs, Tiny, error};
-use llmc::{Artifact, DeviceKind, Engine, EngineOptions, Feed, Inputs, Role, Values, Want};
-use llmc_artifact::Format;
+use llmc::{Artifact, DeviceKind, Engine, EngineOptions, Feed, Inputs, Role, Sequence, Values, Want};
+use llmc_artifact::{Format, TensorData};
 use llmc_compiler::pipeline::{self, Options, Stages};
+use llmc_frontend::graph::{Model, Op};
+use llmc_frontend::reference::RandomTensors;
 use llmc_runtime::device::{self, Device};
+use std::collections::HashMap;
 
 /// Between f64 and transformers' f32.
 const ORACLE: f64 = 2e-5;
@@ -26,9 +29,12 @@ fn stages(tiny: &Tiny, cache: Format) -> Stages {
 }
 
 fn engine(stages: &Stages, device: Box<dyn Device>) -> Engine {
+    engine_with(stages, device, &Tiny::weights(&stages.model))
+}
+
+fn engine_with(stages: &Stages, device: Box<dyn Device>, weights: &dyn TensorData) -> Engine {
     let artifact = Artifact { plan: stages.plan.clone(), ..Artifact::default() };
-    let weights = Tiny::weights(&stages.model);
-    Engine::on(device, &artifact, Some(&weights), &EngineOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+    Engine::on(device, &artifact, Some(weights), &EngineOptions::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn interpreted(stages: &Stages) -> Engine {
@@ -105,6 +111,70 @@ fn compiled_kernels_give_the_reference_s_outputs() {
     }
 }
 
+/// Matrices this many times as large: scores of some ten thousand, or products below the least normal float.
+struct Scaled {
+    plain: RandomTensors,
+    scaled: HashMap<String, Vec<u8>>,
+}
+
+impl Scaled {
+    fn new(model: &Model, by: f32) -> Scaled {
+        let plain = Tiny::weights(model);
+        let mut scaled = HashMap::new();
+        for id in model.weight_graph.ids() {
+            let Op::Tensor(view) = &model.weight_graph[id].op else { continue };
+            for name in view.names.iter().filter(|_| view.info.shape.len() > 1) {
+                let bytes = plain.tensor_bytes(name).expect("a tensor of the model").chunks_exact(4);
+                let value = |b: &[u8]| (f32::from_le_bytes(b.try_into().expect("four bytes")) * by).to_le_bytes();
+                scaled.insert(name.clone(), bytes.flat_map(value).collect());
+            }
+        }
+        Scaled { plain, scaled }
+    }
+}
+
+impl TensorData for Scaled {
+    fn tensor_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.scaled.get(name).map(Vec::as_slice).or_else(|| self.plain.tensor_bytes(name))
+    }
+}
+
+/// Huge scores leave every output a number; tiny ones leave it what it is.
+#[test]
+fn weights_at_the_ends_of_the_range_give_numbers() {
+    for tiny in tiny::all() {
+        let stages = stages(&tiny, Format::F32);
+        let code = stages.emit("cpu").unwrap_or_else(|e| panic!("{e}"));
+        for (by, tolerance) in [(300.0, f64::MAX), (1e-20, 1e-4)] {
+            let weights = Scaled::new(&stages.model, by);
+            let device = device::open(DeviceKind::Cpu { threads: Some(1) }, std::slice::from_ref(&code));
+            let engine = engine_with(&stages, device.unwrap_or_else(|e| panic!("{e}")), &weights);
+            let found = run(&engine, &tiny, 8, 8);
+            let error = error(&found, &tiny.reference_with(&stages.model, &weights, 8));
+            println!("{} by {by}: {error:.2e}", tiny.name);
+            assert!(error < tolerance, "{} by {by}: relative error {error}", tiny.name);
+        }
+    }
+}
+
+/// A token that sees no other, not even itself, gets zeros from attention and never NaN.
+#[test]
+fn rows_that_see_nobody_are_the_reference_s() {
+    let tiny = Tiny::named("llama");
+    let text = tiny.text().replacen("let seen = s <= t and", "let seen = s < t and", 1);
+    let model = tiny.model_of(&text);
+    let stages = pipeline::run(model, &Options { cache: Format::F32, ..Options::default() }).expect("it compiles");
+    for engine in [interpreted(&stages), compiled(&stages)] {
+        let error = error(&run(&engine, &tiny, 3, 6), &reference(&tiny, &stages, 6));
+        assert!(error < PLAIN, "relative error {error}");
+    }
+}
+
+/// Tokens whose last one's outputs are wanted.
+fn prompt<'a>(sequence: &'a mut Sequence, tokens: &'a [u32]) -> Feed<'a> {
+    Feed { sequence, inputs: Inputs::Tokens(tokens), role: Role::Prompt, want: Want::Last }
+}
+
 /// A value of a whole sequence is its own sequence's, whoever else is in the batch.
 #[test]
 fn sequences_of_a_batch_are_pooled_apart() {
@@ -120,10 +190,11 @@ fn sequences_of_a_batch_are_pooled_apart() {
             role: Role::Prompt,
             want: Want::Last,
         };
-        let mut all: Vec<Feed> = sequences.iter_mut().zip(feeds).map(feed).collect();
+        let mut all: Vec<Feed> = sequences.iter_mut().zip(feeds).map(|(s, t)| prompt(s, t)).collect();
         let together = engine.step(&mut all).unwrap_or_else(|e| panic!("{e}"));
         for (found, tokens) in together.iter().zip(feeds) {
-            let alone = engine.feed(feed((&mut engine.sequence(), tokens))).unwrap_or_else(|e| panic!("{e}"));
+            let mut sequence = engine.sequence();
+            let alone = engine.feed(prompt(&mut sequence, tokens)).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(*found, alone);
             assert!(found.iter().all(|o| o.rows == 1), "one row of each output: the last token's, or the sequence's");
         }

@@ -10,6 +10,8 @@ use crate::testing::points::{agree, naive, values};
 use crate::testing::random::{Choices, block};
 use egg::Id;
 use llmc_artifact::{ScalarOp, Type};
+use llmc_frontend::graph::Block;
+use llmc_frontend::{Described, MODELS, compile_text, select_model};
 use proptest::prelude::*;
 
 fn optimized(d: &Draft, quantised: bool) -> Optimized {
@@ -48,7 +50,7 @@ proptest! {
     /// Whatever is chosen of any class is equal: rules that look right one by one have captured axes together.
     #[test]
     fn random_choices_of_random_classes_are_equal(seed in any::<u64>(), size in 3usize..14) {
-        random_choices(&block(seed, size), seed, 2).map_err(TestCaseError::fail)?;
+        random_choices(&block(seed, size), seed, 2, usize::MAX).map_err(TestCaseError::fail)?;
     }
 }
 
@@ -69,12 +71,16 @@ fn shuffled(o: &Optimized, base: &Choice, random: &mut Choices) -> Choice {
     choice
 }
 
-fn random_choices(d: &Draft, seed: u64, rounds: usize) -> Result<(), String> {
+/// Compares `most` of the classes, drawn at random.
+fn random_choices(d: &Draft, seed: u64, rounds: usize, most: usize) -> Result<(), String> {
     let o = optimized(d, false);
     let base = cheapest(&o.egraph, &Prices::new(&o.egraph), &Choice::new());
     let mut classes: Vec<Id> = o.egraph.classes().filter(|c| c.nodes.len() > 1).map(|c| c.id).collect();
     classes.sort_unstable();
     let mut random = Choices(seed);
+    while classes.len() > most {
+        classes.swap_remove(random.below(classes.len()));
+    }
     for _ in 0..rounds {
         let choice = shuffled(&o, &base, &mut random);
         for class in &classes {
@@ -87,6 +93,30 @@ fn random_choices(d: &Draft, seed: u64, rounds: usize) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Every distinct block of every text, as small as it can be.
+fn real_blocks() -> Vec<(String, Draft)> {
+    let list: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/cases/smallest.json")).expect("a list");
+    let mut found = Vec::new();
+    for described in list.as_array().expect("a list") {
+        let config = Described::from_json(&described.to_string()).expect("a description");
+        let (name, text) = select_model(MODELS.iter().copied(), &config).expect("a text fits");
+        let model = compile_text(name, text, Some(&config)).model.expect("the text checks").into_inner();
+        let draft = |b: &Block| (format!("{name} {}", b.name), Draft { axes: model.axes.clone(), block: b.clone() });
+        found.extend(model.blocks.iter().map(draft));
+    }
+    found
+}
+
+/// Real layers keep their value, as they are chosen and whatever is chosen of their classes.
+#[test]
+fn real_layers_and_random_choices_of_their_classes_are_equal() {
+    for (name, draft) in real_blocks() {
+        check(&draft, false, 3).unwrap_or_else(|e| panic!("{name}: {e}"));
+        random_choices(&draft, 7, 2, 12).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
 }
 
 /// Every law of the e-graph joins something new on random blocks or on a layer, and what it joins is equal.

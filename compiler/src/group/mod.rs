@@ -16,12 +16,14 @@ mod resolve;
 mod tests;
 mod text;
 mod value;
+mod verify;
 
 pub use crate::cost::Machine;
 pub use agree::agree;
 pub use cost::{kernel as kernel_cost, whole as whole_cost};
 pub use text::fused_text;
 pub(crate) use value::{stored_leaf, weight_leaf};
+pub use verify::verify;
 
 use crate::alpha;
 use crate::causality::{self, Leak, Sight};
@@ -261,7 +263,9 @@ pub fn fuse_caching(
     let formed = value::form(terms, &roots, &caches, &facts)?;
     let value::Formed { terms, values, caches, mut notes } = formed;
     let groups = merge::merge(&terms, &values, &facts, &mut notes);
-    Ok(Fused { terms, facts, values, caches, groups, notes, leaks })
+    let fused = Fused { terms, facts, values, caches, groups, notes, leaks };
+    verify(&fused).unwrap_or_else(|e| panic!("group: {e}"));
+    Ok(fused)
 }
 
 /// The axis of a block's rows among a value's axes: the tokens of its sequence.

@@ -14,6 +14,13 @@ use std::ops::Deref;
 
 /// Something a verifier has accepted.
 #[derive(Clone, Debug, PartialEq)]
+///
+/// ```compile_fail,E0423
+/// use llmc_compiler::kernel::{KernelSpec, Verified};
+/// fn unchecked(spec: KernelSpec) -> Verified<KernelSpec> {
+///     Verified(spec)
+/// }
+/// ```
 pub struct Verified<T>(T);
 
 impl<T> Deref for Verified<T> {

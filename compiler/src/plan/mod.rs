@@ -6,6 +6,7 @@
 
 pub mod slots;
 mod text;
+mod verify;
 
 use crate::cost::Role;
 use crate::group::Unsupported;
@@ -19,6 +20,7 @@ use llmc_frontend::graph::{Axes, Extent, Model, ModelValue, Step, ValueId};
 use slots::Lifetime;
 use std::collections::{BTreeSet, HashMap};
 pub use text::plan_text;
+pub use verify::verify;
 
 /// What an operand of a block's kernel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

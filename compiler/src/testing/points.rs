@@ -3,7 +3,7 @@
 use super::draft::Draft;
 use crate::normal::to_graph::to_graph;
 use crate::normal::{TermId, Terms};
-use llmc_artifact::{ReduceOp, Value};
+use llmc_artifact::{ReduceOp, Type, Value};
 use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent, Graph, Op};
 use llmc_frontend::reference::{Tensor, evaluate_graph};
 use petgraph::graph::NodeIndex;
@@ -132,15 +132,19 @@ pub fn noise(seed: u64) -> impl Fn(bool, u32, &[i64]) -> f64 {
     }
 }
 
-fn real_leaves(seed: u64) -> impl Fn(bool, u32, &[i64]) -> Value {
+/// Leaves of a block whose params have these types.
+fn leaves(params: Vec<Type>, seed: u64) -> impl Fn(bool, u32, &[i64]) -> Value {
     let noise = noise(seed);
-    move |weight, n, at| Value::Real(noise(weight, n, at))
+    move |weight, n, at| match params.get(n as usize) {
+        Some(Type::Int) if !weight => Value::Int((noise(weight, n, at).abs() * 2.0) as i64),
+        _ => Value::Real(noise(weight, n, at)),
+    }
 }
 
 /// The values of terms over random leaves, with three tokens.
 pub fn values(terms: &Terms, ids: &[TermId], seed: u64) -> Vec<Vec<Value>> {
     let (graph, nodes) = to_graph(terms, ids);
-    let leaves = real_leaves(seed);
+    let leaves = leaves(terms.params.iter().map(|(_, ty)| *ty).collect(), seed);
     let mut points = Points::new(&terms.axes, &graph, TOKENS, &leaves);
     nodes.into_iter().map(|n| points.all(n)).collect()
 }
@@ -149,7 +153,7 @@ pub fn values(terms: &Terms, ids: &[TermId], seed: u64) -> Vec<Vec<Value>> {
 pub fn naive(draft: &Draft, seed: u64) -> Vec<Vec<Value>> {
     let lengths: Vec<usize> =
         draft.axes.iter().map(|(a, _)| draft.axes.len_of(a).map_or(TOKENS as usize, |n| n as usize)).collect();
-    let leaves = real_leaves(seed);
+    let leaves = leaves(draft.block.params.iter().map(|p| p.ty).collect(), seed);
     let tensor = |weight: bool, n: usize, axes: &Axes| {
         let mut points = vec![vec![]];
         for a in axes.iter() {
@@ -165,7 +169,9 @@ pub fn naive(draft: &Draft, seed: u64) -> Vec<Vec<Value>> {
     let params = block.params.iter().enumerate().map(|(n, p)| tensor(false, n, &p.axes)).collect();
     let weights = block.weights.iter().enumerate().map(|(n, w)| tensor(true, n, &w.axes)).collect();
     let roots: Vec<_> = block.results.iter().map(|(_, id)| *id).collect();
-    let results = evaluate_graph(&draft.axes, &block.graph, params, weights, &[TOKENS as usize], &roots);
+    let seqs = draft.axes.iter().filter(|(_, a)| matches!(a.extent, Extent::Seq(_))).count();
+    let tokens = vec![TOKENS as usize; seqs.max(1)];
+    let results = evaluate_graph(&draft.axes, &block.graph, params, weights, &tokens, &roots);
     let ascending = |(t, id): (Tensor, &NodeIndex)| {
         let order: Vec<_> = block.graph[*id].axes.iter().collect();
         t.ordered(&order).data.into_iter().map(Value::Real).collect()

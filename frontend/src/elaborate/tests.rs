@@ -156,57 +156,17 @@ fn every_model_of_the_compiler_checks_without_a_checkpoint() {
     }
 }
 
-/// Configs that make each model tiny, as Hugging Face writes them.
-fn tiny_configs() -> Vec<(&'static str, serde_json::Value)> {
-    let rope = json!({"rope_type": "default", "rope_theta": 10000.0});
-    vec![
-        (
-            "llama",
-            json!({"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "intermediate_size": 12, "attention_bias": true, "rope_parameters":
-                {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
-                 "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
-        ),
-        (
-            "mixtral",
-            json!({"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "intermediate_size": 12, "num_local_experts": 3, "num_experts_per_tok": 2,
-                "rope_parameters": rope}),
-        ),
-        (
-            "gemma3_text",
-            json!({"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2,
-                "num_key_value_heads": 1, "head_dim": 6, "intermediate_size": 12, "sliding_window": 2,
-                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-                "final_logit_softcapping": 30.0}),
-        ),
-        (
-            "bert",
-            json!({"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "intermediate_size": 12, "max_position_embeddings": 7}),
-        ),
-        (
-            "t5",
-            json!({"vocab_size": 19, "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_decoder_layers": 2,
-                "num_heads": 2, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16,
-                "feed_forward_proj": "gated-gelu"}),
-        ),
-        (
-            "deepseek_v3",
-            json!({"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 3, "first_k_dense_replace": 1,
-                "num_attention_heads": 2, "q_lora_rank": 6, "kv_lora_rank": 5, "qk_nope_head_dim": 4,
-                "qk_rope_head_dim": 2, "v_head_dim": 3, "intermediate_size": 12, "moe_intermediate_size": 5,
-                "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3,
-                "rope_parameters": rope}),
-        ),
-    ]
+/// Configs that make each model as small as it can be, as Hugging Face writes them.
+fn tiny_configs() -> Vec<Described> {
+    let list: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/cases/smallest.json")).expect("a list");
+    let describe = |d: &serde_json::Value| Described::from_json(&d.to_string()).expect("a description");
+    list.as_array().expect("a list").iter().map(describe).collect()
 }
 
 #[test]
 fn every_model_runs_on_random_weights() {
-    for (architecture, config) in tiny_configs() {
-        let description = json!({"hf": architecture, "config": config}).to_string();
-        let checkpoint = Described::from_json(&description).expect("a description");
+    for checkpoint in tiny_configs() {
         let (name, text) = select_model(MODELS.iter().copied(), &checkpoint).expect("a text fits");
         let model = elaborated(text, Some(&checkpoint));
         let data = RandomTensors::new(&model, 5);
@@ -225,9 +185,7 @@ fn every_model_runs_on_random_weights() {
 /// A causal model's logits do not change when tokens follow.
 #[test]
 fn later_tokens_change_nothing_in_causal_models() {
-    for (architecture, config) in tiny_configs().into_iter().filter(|(a, _)| *a != "bert") {
-        let description = json!({"hf": architecture, "config": config}).to_string();
-        let checkpoint = Described::from_json(&description).expect("a description");
+    for checkpoint in tiny_configs().into_iter().filter(|c| c.architecture() != "bert") {
         let (name, text) = select_model(MODELS.iter().copied(), &checkpoint).expect("a text fits");
         let model = elaborated(text, Some(&checkpoint));
         let data = RandomTensors::new(&model, 5);

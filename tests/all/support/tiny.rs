@@ -1,7 +1,7 @@
 //! Tiny random models of every text in `models/`: a config, random weights, tokens, and what transformers makes of them.
 
 use super::cases::root;
-use llmc_artifact::Format;
+use llmc_artifact::{Format, TensorData};
 use llmc_frontend::diag::render_text;
 use llmc_frontend::reference::{Evaluator, Inputs as Values, RandomTensors};
 use llmc_frontend::{Described, MODELS, Model, Verified, compile_text, select_model};
@@ -84,13 +84,17 @@ impl Tiny {
 
     /// What the reference evaluator makes of the first `count` tokens.
     pub fn reference(&self, model: &Model, count: usize) -> Outputs {
+        self.reference_with(model, &Tiny::weights(model), count)
+    }
+
+    /// The same with other weights.
+    pub fn reference_with(&self, model: &Model, weights: &dyn TensorData, count: usize) -> Outputs {
         let ints = |input: &str| self.tokens(input).iter().map(|t| i64::from(*t)).collect::<Vec<_>>();
         let mut inputs = Values::one("tokens", &ints("tokens")[..count]);
         if self.golden.get("source").is_some() {
             inputs = inputs.with("source", &ints("source"));
         }
-        let weights = Tiny::weights(model);
-        let out = Evaluator::new(model, &weights).run(&inputs).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let out = Evaluator::new(model, weights).run(&inputs).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         out.into_iter().map(|(name, value)| (name, value.data)).collect()
     }
 }
