@@ -4,7 +4,7 @@ export LLMC_CACHE ?= $(HOME)/.cache/llmc
 SMOLLM2 := $(LLMC_CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PROMPT  ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test bench deps weights ptxas fmt lint
+.PHONY: demo test bench bench-optimizer deps weights ptxas fmt lint
 
 demo: deps weights
 	cargo build --release --locked
@@ -16,6 +16,10 @@ test: deps weights ptxas
 
 bench: deps weights
 	tools/bench.sh
+
+# What the optimizer takes for each block of the texts in models/: docs/performance.md.
+bench-optimizer: deps
+	cargo bench --locked -p llmc-compiler --bench optimizer
 
 deps:
 	@tools/install-deps.sh

@@ -537,7 +537,13 @@ impl Former<'_> {
     }
 
     /// Axes that every state and every dot has: one fold for each point of them.
-    fn parallel(&mut self, targets: &[TermId], stream: &Stream, dots: &[TermId], over: &Axes) -> Result<Axes, Unsupported> {
+    fn parallel(
+        &mut self,
+        targets: &[TermId],
+        stream: &Stream,
+        dots: &[TermId],
+        over: &Axes,
+    ) -> Result<Axes, Unsupported> {
         // Sums that only a repair multiplies may have fewer: they are taken for each point all the same.
         let text: BTreeSet<_> = causality::reachable(&self.terms, targets).into_iter().collect();
         let of_text = |s: &&State| text.contains(&s.source);
