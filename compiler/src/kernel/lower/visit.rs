@@ -142,6 +142,7 @@ impl Blocks<'_> {
             | Expr::Position(_)
             | Expr::Row(_)
             | Expr::Length(_)
+            | Expr::Sequence(_)
             | Expr::Load { .. }
             | Expr::Result { .. }
             | Expr::Old(_) => self.truth(false),
@@ -218,9 +219,8 @@ impl Blocks<'_> {
         self.exprs.reachable(&[e]).into_iter().any(|x| match &self.exprs[x] {
             Expr::Axis(a) => *a == self.key,
             Expr::Result { .. } | Expr::Old(_) => true,
-            Expr::Const(_) | Expr::Position(_) | Expr::Row(_) | Expr::Length(_) | Expr::Load { .. } | Expr::Map(..) => {
-                false
-            }
+            Expr::Const(_) | Expr::Position(_) | Expr::Row(_) | Expr::Length(_) => false,
+            Expr::Sequence(_) | Expr::Load { .. } | Expr::Map(..) => false,
         })
     }
 
@@ -321,6 +321,7 @@ fn evaluate(exprs: &Exprs, e: ExprRef, row: i64, keys: Keys, rows: i64) -> Optio
             let xs: Option<Vec<_>> = xs.iter().map(|x| evaluate(exprs, *x, row, keys, rows)).collect();
             xs.map(|xs| op.evaluate(&xs))
         }
-        Expr::Axis(_) | Expr::Row(_) | Expr::Load { .. } | Expr::Result { .. } | Expr::Old(_) => None,
+        Expr::Axis(_) | Expr::Row(_) | Expr::Sequence(_) => None,
+        Expr::Load { .. } | Expr::Result { .. } | Expr::Old(_) => None,
     }
 }
