@@ -4,6 +4,7 @@
 //! nothing with the stages that wrote them.
 
 pub mod check;
+mod decide;
 pub mod denote;
 mod rewrite;
 #[cfg(test)]

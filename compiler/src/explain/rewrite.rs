@@ -16,9 +16,9 @@ pub(super) struct Rewriter {
     laws: Laws,
     shapes: IndexSet<Shape>,
     /// How long the open axes are.
-    lengths: Vec<Len>,
+    pub(super) lengths: Vec<Len>,
     /// How long the model's axes are.
-    axes: Vec<Len>,
+    pub(super) axes: Vec<Len>,
     heights: HashMap<Form, u32>,
     /// Literals that others are compared with.
     literals: Vec<f64>,
@@ -79,7 +79,7 @@ impl Rewriter {
         self.real(known.unwrap_or(x))
     }
 
-    fn shape(&self, x: Form) -> &Shape {
+    pub(super) fn shape(&self, x: Form) -> &Shape {
         &self.shapes[x.0 as usize]
     }
 
@@ -332,66 +332,6 @@ impl Rewriter {
             Some(unit) if self.decided(a) == Some(unit) => b,
             Some(unit) if self.decided(b) == Some(unit) => a,
             _ => self.add(Shape::Map(op, vec![a, b])),
-        }
-    }
-
-    // ---- what bounds decide ----------------------------------------------------------------------------
-
-    fn decided(&self, x: Form) -> Option<bool> {
-        match self.shape(x) {
-            Shape::Const(Literal::Bool(b)) => Some(*b),
-            Shape::Map(op, ys) => {
-                let known = |always: bool, never: bool| if always { Some(true) } else { never.then_some(false) };
-                let bounds = || Some((self.bounds(ys[0])?, self.bounds(ys[1])?));
-                match op {
-                    ScalarOp::Not => self.decided(ys[0]).map(|b| !b),
-                    ScalarOp::And => Some(self.decided(ys[0])? && self.decided(ys[1])?),
-                    ScalarOp::Or => Some(self.decided(ys[0])? || self.decided(ys[1])?),
-                    ScalarOp::Lt => bounds().and_then(|((a, b), (c, d))| known(b < c, a >= d)),
-                    ScalarOp::Le => bounds().and_then(|((a, b), (c, d))| known(b <= c, a > d)),
-                    ScalarOp::Gt => bounds().and_then(|((a, b), (c, d))| known(a > d, b <= c)),
-                    ScalarOp::Ge => bounds().and_then(|((a, b), (c, d))| known(a >= d, b < c)),
-                    _ => None,
-                }
-            }
-            _ => None,
-        }
-    }
-
-    /// The least and the greatest value of an int.
-    fn bounds(&self, x: Form) -> Option<(i64, i64)> {
-        let of = |len: Len| match len {
-            Len::Const(n) => Some((0, i64::try_from(n).ok()? - 1)),
-            Len::Seq(_) => None,
-        };
-        match self.shape(x) {
-            Shape::Const(Literal::Int(n)) => Some((*n, *n)),
-            Shape::Axis(a) => of(self.axes[a.0 as usize]),
-            Shape::Open(n) => of(self.lengths[*n as usize]),
-            Shape::TopK(_, len, ..) => of(*len),
-            Shape::Map(op, ys) => {
-                let at = |n: usize| self.bounds(ys[n]);
-                match op {
-                    ScalarOp::Add => Some((at(0)?.0.checked_add(at(1)?.0)?, at(0)?.1.checked_add(at(1)?.1)?)),
-                    ScalarOp::Sub => Some((at(0)?.0.checked_sub(at(1)?.1)?, at(0)?.1.checked_sub(at(1)?.0)?)),
-                    ScalarOp::Mul => {
-                        let ((a, b), (c, d)) = (at(0)?, at(1)?);
-                        let all = [a.checked_mul(c)?, a.checked_mul(d)?, b.checked_mul(c)?, b.checked_mul(d)?];
-                        Some((*all.iter().min()?, *all.iter().max()?))
-                    }
-                    ScalarOp::FloorDiv => {
-                        let (c, d) = at(1)?;
-                        let (a, b) = at(0)?;
-                        (c == d && c > 0).then(|| (a.div_euclid(c), b.div_euclid(c)))
-                    }
-                    ScalarOp::Mod => at(1).and_then(|(c, d)| (c == d && c > 0).then_some((0, c - 1))),
-                    ScalarOp::Max => Some((at(0)?.0.max(at(1)?.0), at(0)?.1.max(at(1)?.1))),
-                    ScalarOp::Min => Some((at(0)?.0.min(at(1)?.0), at(0)?.1.min(at(1)?.1))),
-                    ScalarOp::Where => Some((at(1)?.0.min(at(2)?.0), at(1)?.1.max(at(2)?.1))),
-                    _ => None,
-                }
-            }
-            _ => None,
         }
     }
 
