@@ -185,12 +185,6 @@ fn sequences_of_a_batch_are_pooled_apart() {
         let tokens = tiny.tokens("tokens");
         let feeds = [&tokens[..3], &tokens[..7], &tokens[4..]];
         let mut sequences = feeds.map(|_| engine.sequence());
-        let feed = |(sequence, tokens)| Feed {
-            sequence,
-            inputs: Inputs::Tokens(tokens),
-            role: Role::Prompt,
-            want: Want::Last,
-        };
         let mut all: Vec<Feed> = sequences.iter_mut().zip(feeds).map(|(s, t)| prompt(s, t)).collect();
         let together = engine.step(&mut all).unwrap_or_else(|e| panic!("{e}"));
         for (found, tokens) in together.iter().zip(feeds) {

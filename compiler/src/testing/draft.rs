@@ -111,10 +111,6 @@ impl Draft {
         let i = self.iota(b);
         self.index(x, a, i)
     }
-    pub fn topk(&mut self, axis: AxisId, rank: AxisId, x: N) -> N {
-        let axes = self.free(x).minus(&Axes::from_iter([axis])).union(&Axes::from_iter([rank]));
-        self.add(Op::TopK { axis, rank }, axes, Type::Int, &[x])
-    }
     pub fn result(&mut self, name: &str, x: N) {
         self.block.results.push((name.into(), x));
     }

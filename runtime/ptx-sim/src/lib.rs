@@ -27,7 +27,7 @@
 //! kernel.launch(&mut memory, &Launch::new([1, 1, 1], [2, 1, 1], params.clone()))?;
 //! assert_eq!(memory.bytes(x, 8), Some([14; 8].as_slice()));
 //! let fault = kernel.launch(&mut memory, &Launch::new([1, 1, 1], [3, 1, 1], params)).unwrap_err();
-//! assert!(fault.to_string().contains("line 7, block (0, 0, 0), thread (2, 0, 0)"));
+//! assert!(fault.to_string().contains("line 8, block (0, 0, 0), thread (2, 0, 0)"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
