@@ -11,6 +11,7 @@
 mod agree;
 mod cost;
 mod merge;
+mod products;
 mod resolve;
 #[cfg(test)]
 mod tests;

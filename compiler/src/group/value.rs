@@ -47,8 +47,9 @@ pub(super) fn form(
         planning: Vec::new(),
         demands: Vec::new(),
     };
-    former.users_of_products(&roots.iter().map(|(_, r)| *r).collect::<Vec<_>>());
-    for (n, (name, root)) in roots.iter().enumerate() {
+    let ids: Vec<_> = roots.iter().map(|(_, r)| *r).collect();
+    let ids = former.users_of_products(&ids);
+    for (n, ((name, _), root)) in roots.iter().zip(&ids).enumerate() {
         former.terms.set_name(*root, name);
         former.views_absent(*root)?;
         let value = former.store(*root)?;
@@ -88,11 +89,11 @@ pub(super) struct Former<'a> {
 
 /// A reduction that is a weight product, before its input is stored.
 #[derive(Clone)]
-struct Candidate {
-    term: TermId,
+pub(super) struct Candidate {
+    pub(super) term: TermId,
     /// The weight over the model's axes, and how it is packed.
     weight: TermId,
-    format: Format,
+    pub(super) format: Format,
     /// The activation over the model's axes.
     activation: TermId,
     reduce: Vec<AxisId>,
@@ -587,51 +588,13 @@ impl Former<'_> {
 
     /// A reduction as a weight product: `S[reduce](weight * activation)` with a weight that has every reduced axis
     /// and output axes of its own, and an activation over tokens and the reduced axes.
-    fn candidate(&mut self, r: TermId) -> Option<Candidate> {
+    pub(super) fn candidate(&mut self, r: TermId) -> Option<Candidate> {
         if let Some(known) = self.candidates.get(&r) {
             return known.clone();
         }
         let found = self.weight_product(r);
         self.candidates.insert(r, found.clone());
         found
-    }
-
-    /// Notes who uses each product of a plain weight.
-    fn users_of_products(&mut self, roots: &[TermId]) {
-        let all = causality::reachable(&self.terms, roots);
-        let mut loops: Vec<(TermId, Axes, BTreeSet<TermId>)> = Vec::new();
-        for r in &all {
-            let Some((_, bound)) = alpha::reduction(&self.terms, *r) else { continue };
-            if bound.iter().all(|a| self.terms.axes.len_of(a).is_some()) && !self.terms.info(*r).weight_only {
-                let inside = causality::reachable(&self.terms, &self.terms.operands(*r)).into_iter().collect();
-                loops.push((*r, bound, inside));
-            }
-        }
-        for p in all {
-            let plain = |c: Candidate| (!c.format.is_quantised()).then_some(c.term);
-            let Some((_, names)) = alpha::reduction(&self.terms, p).map(|_| self.unbound(p)) else { continue };
-            let (base, _) = self.unbound(p);
-            let Some(base) = self.candidate(base).and_then(plain) else { continue };
-            let looped = |(r, bound, inside): &(TermId, Axes, BTreeSet<TermId>)| {
-                (names.iter().any(|(_, here)| bound.contains(*here)) && inside.contains(&p)).then_some(*r)
-            };
-            let here: BTreeSet<_> = loops.iter().filter_map(looped).collect();
-            let folds = !here.is_empty() && here.iter().all(|r| self.candidate(*r).is_none());
-            let entry = self.users.entry(base).or_insert_with(|| Some(BTreeSet::new()));
-            match entry {
-                Some(users) if folds => users.extend(here),
-                Some(_) | None => *entry = None,
-            }
-        }
-    }
-
-    /// Products that these reductions use and nobody else: contracted in their loop at every step, the tensor of all of
-    /// them is never stored.
-    fn products_of(&self, folded: &BTreeSet<TermId>) -> BTreeSet<TermId> {
-        let here = |users: &BTreeSet<TermId>| users.is_subset(folded);
-        let own =
-            self.users.iter().filter(|(p, users)| users.as_ref().is_some_and(here) && !self.number.contains_key(*p));
-        own.map(|(p, _)| *p).collect()
     }
 
     fn weight_product(&mut self, r: TermId) -> Option<Candidate> {

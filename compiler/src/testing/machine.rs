@@ -134,7 +134,7 @@ impl<'a> BlockMachine<'a> {
             (Table::RowSeq(seq), vec![0; tokens as usize]),
             (Table::Lengths(seq), vec![tokens as i32]),
         ];
-        let dims = [(Dim::Rows(seq), tokens)];
+        let dims = [(Dim::Rows(seq), tokens), (Dim::Sequences, 1)];
         let mut memory =
             Memory { operands: vec![], tables: tables.into_iter().collect(), dims: dims.into_iter().collect() };
         let over_keys =
@@ -156,7 +156,7 @@ impl<'a> BlockMachine<'a> {
             (Table::Blocks(seq), (0..pages as i32).rev().collect()),
             (Table::Picked(seq), vec![rows as i32 - 1]),
         ];
-        let dims = [(Dim::Rows(seq), rows), (Dim::Picked(seq), 1), (Dim::Blocks(seq), pages)];
+        let dims = [(Dim::Rows(seq), rows), (Dim::Picked(seq), 1), (Dim::Blocks(seq), pages), (Dim::Sequences, 1)];
         let length = |d: Dim| d.as_const().unwrap_or_else(|| dims.iter().find(|(e, _)| *e == d).expect("a length").1);
         for (number, kernel) in self.lowered.block.kernels.clone().into_iter().enumerate() {
             let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{e}\n{}", fused_text(self.fused)));
