@@ -39,10 +39,12 @@ impl Former<'_> {
         Some(alpha::sum(&mut self.terms, bound, factors))
     }
 
-    /// Whether a term is used, and only as what an index reads.
+    /// Whether a term is used, and only as what an index reads that each token has of its own: a fixed rearrangement is
+    /// an epilogue of the product.
     fn is_picked(&self, p: TermId, all: &[TermId], roots: &[TermId]) -> bool {
         let users: Vec<_> = all.iter().filter(|x| self.terms.operands(**x).contains(&p)).collect();
-        let index = |x: &&TermId| matches!(self.terms.term(**x), Term::Index(y, at) if *y == p && at.iter().all(|(_, i)| *i != p));
+        let own = |i: &TermId| *i != p && self.terms.info(*i).token_dependent;
+        let index = |x: &&TermId| matches!(self.terms.term(**x), Term::Index(y, at) if *y == p && at.iter().all(|(_, i)| own(i)));
         !roots.contains(&p) && !users.is_empty() && users.iter().all(index)
     }
 
