@@ -83,16 +83,3 @@ impl Machine {
         Ok(text.unwrap_or(bytes).to_vec())
     }
 }
-
-/// Host code for LLVM's text.
-#[cfg(test)]
-pub(super) fn object_of_text(text: &str, features: &str) -> Result<Vec<u8>, String> {
-    let context = inkwell::context::Context::create();
-    let buffer = inkwell::memory_buffer::MemoryBuffer::create_from_memory_range_copy(text.as_bytes(), "hosted");
-    let module = context.create_module_from_ir(buffer).map_err(|e| e.to_string())?;
-    let machine = Machine::new("x86_64-unknown-linux-gnu", "x86-64", features)?.machine;
-    module.set_triple(&machine.get_triple());
-    module.set_data_layout(&machine.get_target_data().get_data_layout());
-    let object = machine.write_to_memory_buffer(&module, FileType::Object).map_err(|e| e.to_string())?;
-    Ok(object.as_slice().to_vec())
-}

@@ -1,14 +1,14 @@
-//! Every family's PTX is accepted by NVIDIA's assembler, and the code it is made from agrees with the interpreter when
-//! a block's threads are threads of this machine.
+//! Every family's PTX is accepted by NVIDIA's assembler, and on the simulator it agrees with the interpreter.
+
+pub(crate) mod simulated;
 
 use super::*;
-use crate::kernel::interpret::{Memory, interpret};
 use crate::kernel::sample::projections;
-use crate::llvm::testing::{Hosted, compare};
 use crate::target::cpu::tests::{
     Attention, PLAIN, attention, cross_attention, embedding, memory, rope, search, statistics, unary,
 };
 use llmc_artifact::{Format, ScalarOp};
+use simulated::simulate;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
@@ -88,25 +88,8 @@ fn searches_and_embeddings_assemble() {
     assemble(&[search(1500, 5), embedding(Format::Q5_1, 96, false)]);
 }
 
-/// Runs kernels with threads of this machine and holds them to the interpreter.
-fn host(cases: &[(Verified<KernelSpec>, Memory)], tolerance: f64) {
-    let kernels: Vec<_> = cases.iter().enumerate().map(|(i, (k, _))| named(k.clone(), format!("k{i}"))).collect();
-    let target = Nvptx::new("sm_80").expect("a level");
-    let (infos, code) = target.compile(&kernels, Stage::Llvm).unwrap_or_else(|e| panic!("{e}"));
-    let hosted = Hosted::new(infos, &String::from_utf8_lossy(&code), include_str!("host.c"));
-    for (i, (spec, memory)) in cases.iter().enumerate() {
-        let (mut got, mut want) = (memory.clone(), memory.clone());
-        hosted.run(i, &mut got);
-        interpret(spec, &mut want);
-        for (n, o) in spec.operands.iter().enumerate().filter(|(_, o)| o.write) {
-            let place = format!("{} ({i}) on threads, operand `{}`", spec.name, o.name);
-            compare(&place, o.format, &got.operands[n], &want.operands[n], tolerance);
-        }
-    }
-}
-
 #[test]
-fn threads_agree_with_the_interpreter() {
+fn every_family_agrees_with_the_interpreter() {
     let sequences = [(1, 1), (130, 2), (17, 1)];
     let with = |spec: Verified<KernelSpec>, seed| {
         let memory = memory(&spec, seed, &sequences);
@@ -132,5 +115,5 @@ fn threads_agree_with_the_interpreter() {
     let mut table = with(embedding(Format::Q5_0, 96, false), 12);
     table.1.operands[0] = [0i32, 36, 17, 15].iter().flat_map(|t| t.to_le_bytes()).collect();
     cases.extend([table, cross_attention()]);
-    host(&cases, 2e-5);
+    simulate(&cases, 2e-5);
 }

@@ -1,0 +1,131 @@
+//! Emitted PTX on the simulator, held to the interpreter.
+//!
+//! A kernel finds the operands and tables of a [`Memory`], each an allocation of exactly its bytes, so that one byte past
+//! an end is a fault; operands that it does not write cannot be written. What the simulator reports is a failure as
+//! a wrong value is.
+
+use crate::kernel::KernelSpec;
+use crate::kernel::interpret::{Memory, interpret};
+use crate::kernel::verify::Verified;
+use crate::llvm::testing::compare;
+use crate::target::Target;
+use crate::target::nvptx::Nvptx;
+use crate::target::nvptx::tuning::LEVELS;
+use llmc_artifact::plan::KernelInfo;
+use llmc_ptx_sim::syntax::Module;
+use llmc_ptx_sim::{Counters, Fault, Kernel, Launch, Memory as Global, Program, PtxError};
+
+/// Kernels in the simulator.
+pub(crate) struct Simulated {
+    kernels: Vec<Loaded>,
+    global: Global,
+}
+
+struct Loaded {
+    kernel: Kernel,
+    info: KernelInfo,
+    /// Name of each operand, and whether it is written.
+    operands: Vec<(String, bool)>,
+}
+
+impl Simulated {
+    /// Loads PTX that was emitted for these kernels, whatever has happened to it since.
+    ///
+    /// # Errors
+    /// Text that is no PTX, or an instruction that the simulator does not know.
+    pub fn new(specs: &[Verified<KernelSpec>], infos: &[KernelInfo], text: &str) -> Result<Simulated, PtxError> {
+        let mut global = Global::new();
+        let program = Program::load(Module::parse(text)?, &mut global)?;
+        let load = |(spec, info): (&Verified<KernelSpec>, &KernelInfo)| {
+            let operands = spec.operands.iter().map(|o| (o.name.clone(), o.write)).collect();
+            Ok(Loaded { kernel: program.kernel(&info.symbol)?, info: info.clone(), operands })
+        };
+        let kernels = specs.iter().zip(infos).map(load).collect::<Result<_, PtxError>>()?;
+        Ok(Simulated { kernels, global })
+    }
+
+    /// Runs every block of a kernel, its warps in turns that `seed` draws.
+    ///
+    /// # Errors
+    /// The first thing that the kernel does wrong.
+    pub fn run(&mut self, kernel: usize, memory: &mut Memory, seed: u64) -> Result<Counters, Box<Fault>> {
+        let Loaded { kernel, info, operands } = &self.kernels[kernel];
+        let global = &mut self.global;
+        let mut values: Vec<u64> = Vec::new();
+        for ((name, write), bytes) in operands.iter().zip(&memory.operands) {
+            values.push(match write {
+                true => global.upload(name, bytes.clone()),
+                false => global.constant(name, Box::new(bytes.clone())),
+            });
+        }
+        for table in &info.tables {
+            let bytes: Vec<u8> = memory.tables[table].iter().flat_map(|x| x.to_le_bytes()).collect();
+            values.push(global.constant(&format!("{table:?}"), Box::new(bytes)));
+        }
+        let addresses = values.clone();
+        values.extend(info.dims.iter().map(|d| memory.dim(*d)));
+        let blocks: u64 = info.items.iter().map(|d| memory.dim(*d)).product();
+        let params = kernel.pack(&values).expect("the kernel takes what its info says");
+        let sizes = ([blocks as u32, 1, 1], [info.threads, 1, 1]);
+        let launch = Launch { shared: info.scratch as u32, seed, ..Launch::new(sizes.0, sizes.1, params) };
+        let result = kernel.launch(global, &launch);
+        for (bytes, address) in memory.operands.iter_mut().zip(&addresses) {
+            let found = global.bytes(*address, bytes.len()).expect("an allocation of this size");
+            bytes.copy_from_slice(found);
+        }
+        addresses.iter().for_each(|a| global.free(*a));
+        result
+    }
+}
+
+/// The same kernels under names that differ.
+pub(crate) fn numbered(cases: &[(Verified<KernelSpec>, Memory)]) -> Vec<Verified<KernelSpec>> {
+    cases.iter().enumerate().map(|(i, (k, _))| super::named(k.clone(), format!("{}_{i}", k.name))).collect()
+}
+
+/// Compiles kernels for every level, runs each on its memory and holds what it writes to the interpreter, within
+/// `tolerance` of the largest magnitude. The result is what the first level's kernels counted.
+pub(crate) fn simulate(cases: &[(Verified<KernelSpec>, Memory)], tolerance: f64) -> Vec<Counters> {
+    let specs = numbered(cases);
+    let wanted: Vec<Memory> = cases
+        .iter()
+        .map(|(spec, memory)| {
+            let mut want = memory.clone();
+            interpret(spec, &mut want);
+            want
+        })
+        .collect();
+    let (mut counted, mut seen) = (Vec::new(), Vec::new());
+    for level in LEVELS {
+        let target = Nvptx::new(level.name).expect("a level");
+        let code = target.emit(&specs).unwrap_or_else(|e| panic!("{e}"));
+        let text = String::from_utf8(code.code).expect("PTX is text");
+        // Code that differs in its head alone has run.
+        let body = text.lines().filter(|l| ![".version", ".target", "//"].iter().any(|h| l.starts_with(h)));
+        let body = body.collect::<Vec<_>>().join("\n");
+        if seen.contains(&body) {
+            continue;
+        }
+        let mut simulated = Simulated::new(&specs, &code.kernels, &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let run = cases.iter().zip(&wanted).enumerate().map(|(i, ((_, memory), want))| {
+            let place = format!("{} on the simulator, {}", specs[i].name, level.name);
+            let mut got = memory.clone();
+            let counters = simulated.run(i, &mut got, 0).unwrap_or_else(|fault| panic!("{place}: {fault}"));
+            compare_written(&specs[i], &got, want, tolerance, &place);
+            counters
+        });
+        let run: Vec<_> = run.collect();
+        if seen.is_empty() {
+            counted = run;
+        }
+        seen.push(body);
+    }
+    counted
+}
+
+fn compare_written(spec: &KernelSpec, got: &Memory, want: &Memory, tolerance: f64, place: &str) {
+    for (i, o) in spec.operands.iter().enumerate().filter(|(_, o)| o.write) {
+        let place = format!("{place}, operand `{}`", o.name);
+        compare(&place, o.format, &got.operands[i], &want.operands[i], tolerance);
+    }
+}
