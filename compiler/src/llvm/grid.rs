@@ -21,7 +21,12 @@ impl<'c> Emitter<'c> {
 
     /// This thread's index in its block.
     pub fn thread_index(&self) -> Val<'c> {
-        self.zext(self.target_intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", &[]), Ty::I64)
+        self.zext(self.thread_index32(), Ty::I64)
+    }
+
+    /// [`Emitter::thread_index`] as an `i32`.
+    pub fn thread_index32(&self) -> Val<'c> {
+        self.target_intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", &[])
     }
 
     /// This block's index in the launch.

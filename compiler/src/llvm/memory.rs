@@ -50,6 +50,12 @@ impl<'c> Emitter<'c> {
         built(i.set_alignment(v.ty().bytes() as u32));
     }
 
+    /// Stores where the address is a multiple of `align` bytes.
+    pub fn store_aligned(&self, pointer: Val<'c>, v: Val<'c>, align: u32) {
+        let i = built(self.builder.build_store(pointer.pointer(), v.0));
+        built(i.set_alignment(align));
+    }
+
     /// A stored element as f32 (reals) or as i32 (ints).
     pub fn widen_stored(&self, dtype: DType, v: Val<'c>) -> Val<'c> {
         match dtype {

@@ -12,18 +12,24 @@ mod grid;
 mod lane;
 mod machine;
 mod math;
+mod matrix;
 mod memory;
+mod pipeline;
 mod scope;
 mod storage;
 #[cfg(test)]
 pub mod testing;
 mod value;
+mod warp;
 
 pub use control::Param;
 pub use lane::{Form, Lane};
 pub use machine::{Machine, Stage};
+pub use matrix::Mma;
+pub use pipeline::CHUNK;
 pub use scope::{Args, NoResults, Precision, Results, Scope, operands_of};
 pub use value::{Cmp, Ty, Val};
+pub use warp::WARP;
 
 use inkwell::builder::Builder;
 use inkwell::context::Context;

@@ -4,40 +4,20 @@ pub(crate) mod simulated;
 
 use super::*;
 use crate::kernel::sample::projections;
+use crate::llvm::testing::ptxas;
 use crate::target::cpu::tests::{
     Attention, PLAIN, attention, cross_attention, embedding, memory, rope, search, statistics, unary,
 };
 use llmc_artifact::{Format, ScalarOp};
 use simulated::simulate;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::Command;
-
-/// NVIDIA's assembler: `$PTXAS`, on the path, or where the tests' set-up puts it.
-fn ptxas() -> Option<PathBuf> {
-    let named = std::env::var_os("PTXAS").map(PathBuf::from);
-    let cached = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/llmc/cuda/nvidia/cu13/bin/ptxas"));
-    let on_path = Some(PathBuf::from("ptxas"));
-    let runs = |p: &PathBuf| Command::new(p).arg("--version").output().is_ok_and(|o| o.status.success());
-    [named, on_path, cached].into_iter().flatten().find(runs)
-}
 
 /// Compiles kernels for every level and lets the assembler judge.
 pub(crate) fn assemble(kernels: &[Verified<KernelSpec>]) {
-    let Some(ptxas) = ptxas() else {
-        eprintln!("skipped: ptxas is not installed; set PTXAS to its path");
-        return;
-    };
     for level in LEVELS {
         let target = Nvptx::new(level.name).expect("a level");
         let code = target.emit(kernels).unwrap_or_else(|e| panic!("{e}"));
-        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-        file.write_all(&code.code).expect("room for a kernel");
-        let mut command = Command::new(&ptxas);
-        command.arg(format!("-arch={}", level.name)).arg(file.path()).args(["-o", "/dev/null"]);
-        let out = command.output().expect("ptxas runs");
         let text = String::from_utf8_lossy(&code.code);
-        assert!(out.status.success(), "{}\n{text}", String::from_utf8_lossy(&out.stderr));
+        ptxas::assemble(&text, level.name);
         for k in &code.kernels {
             assert!(text.contains(&format!(".entry {}(", k.symbol)), "no kernel `{}`", k.symbol);
         }

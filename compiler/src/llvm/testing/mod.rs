@@ -9,6 +9,9 @@ use llmc_artifact::plan::{KernelInfo, Storage, TargetCode};
 use llmc_artifact::{Format, Type};
 use std::io::Write;
 
+pub mod ptxas;
+pub mod sim;
+
 /// Numbers that look random and are the same in every run.
 pub struct Random(u64);
 
