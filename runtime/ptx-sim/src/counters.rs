@@ -51,10 +51,14 @@ counters! {
     bank_conflicts;
     /// Bytes copied from global to shared memory without a register.
     async_bytes;
+    /// Bytes copied from shared to global memory without a register.
+    async_stored_bytes;
     /// Atomic operations of threads.
     atomics;
     /// Barriers that blocks completed.
     barriers;
+    /// Phases of mbarriers that ended.
+    mbarrier_phases;
     /// Branches at which a warp parted.
     divergent_branches;
 }

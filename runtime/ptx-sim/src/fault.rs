@@ -15,6 +15,8 @@ pub enum FaultKind {
     Race,
     /// Bytes used while a copy to or from them may still be under way.
     NotWaited,
+    /// Bytes that a thread wrote and a copy or a product uses, and no fence stands between.
+    NotFenced,
     /// A barrier, or an instruction of a whole warp, that some of its threads do not reach.
     Divergence,
     /// Threads wait for each other, or for what nobody will do.
@@ -39,6 +41,7 @@ impl FaultKind {
             FaultKind::ReadOnly => "read-only",
             FaultKind::Race => "race",
             FaultKind::NotWaited => "not waited for",
+            FaultKind::NotFenced => "not fenced",
             FaultKind::Divergence => "divergence",
             FaultKind::Deadlock => "deadlock",
             FaultKind::Operand => "operand",

@@ -42,6 +42,7 @@ mod memory;
 mod number;
 mod program;
 pub mod syntax;
+pub mod tensor_map;
 pub mod types;
 
 pub use argument::{Argument, Fill};
@@ -52,3 +53,4 @@ pub use fault::{Fault, FaultKind};
 pub use memory::{Kept, Memory};
 pub use program::{Kernel, Param};
 pub use syntax::PtxError;
+pub use tensor_map::{Swizzle, TensorMap};

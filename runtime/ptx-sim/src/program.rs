@@ -153,6 +153,92 @@ pub struct Barrier {
     pub reduce: Option<(Vote, Guard, Slot)>,
 }
 
+/// `mbarrier.*`: an object of shared memory that counts arrivals and bytes, phase after phase.
+#[derive(Clone, Copy, Debug)]
+pub enum MBarrierOp {
+    Init {
+        count: Slot,
+    },
+    Invalidate,
+    /// Bytes that the phase waits for.
+    Expect {
+        bytes: Slot,
+    },
+    /// Bytes that have come.
+    Complete {
+        bytes: Slot,
+    },
+    Arrive {
+        /// Where the state before goes.
+        state: Option<Slot>,
+        count: Slot,
+        /// Bytes that the phase waits for besides.
+        expect: Option<Slot>,
+        /// Later phases expect one arrival less for each.
+        drop: bool,
+        /// Whether this arrival may be the phase's last.
+        last: bool,
+    },
+    /// Whether a phase is over: the one of a state, or the latest of a parity.
+    Wait {
+        p: Option<u32>,
+        phase: Slot,
+        parity: bool,
+    },
+}
+
+/// An operation on an mbarrier.
+#[derive(Clone, Copy, Debug)]
+pub struct MBarrier {
+    pub address: Address,
+    pub op: MBarrierOp,
+}
+
+/// The side of a bulk copy that lies in global memory.
+#[derive(Clone, Debug)]
+pub enum Far {
+    /// So many bytes from an address on.
+    Bytes { address: Address, size: Slot },
+    /// The box of a tensor at these coordinates, innermost first; the tensor is described in memory.
+    Tile { map: Address, coordinates: Vec<Slot> },
+}
+
+/// `cp.async.bulk`, `cp.async.bulk.tensor`: by one thread, for many.
+#[derive(Clone, Debug)]
+pub struct Bulk {
+    pub near: Address,
+    pub far: Far,
+    /// To shared memory, counted by this mbarrier; to global memory, in a group of copies, where there is none.
+    pub barrier: Option<Address>,
+    /// Blocks of the cluster that get the bytes.
+    pub multicast: Option<Slot>,
+}
+
+/// The left matrix of a `wgmma`.
+#[derive(Clone, Debug)]
+pub enum Left {
+    Registers(Vec<Slot>),
+    Shared {
+        descriptor: Slot,
+        /// The row is contiguous in memory, not the column.
+        transposed: bool,
+    },
+}
+
+/// `wgmma.mma_async`: `D[64, n] = A[64, 16] * B[16, n] + D` by four warps, while they go on.
+#[derive(Clone, Debug)]
+pub struct Product {
+    pub n: usize,
+    pub ty: Type,
+    pub d: Vec<Slot>,
+    pub a: Left,
+    pub b: Slot,
+    pub b_transposed: bool,
+    /// Whether there is an addend.
+    pub add: Guard,
+    pub negate: [bool; 2],
+}
+
 /// What an instruction does. Slots that an operation has not are 0.
 pub enum Op {
     Alu {
@@ -278,6 +364,23 @@ pub enum Op {
     LoadMatrix(Box<MatrixAccess>),
     StoreMatrix(Box<MatrixAccess>),
     Mma(Box<Mma>),
+    MBarrier(Box<MBarrier>),
+    Bulk(Box<Bulk>),
+    BulkCommit,
+    /// Waits until at most so many groups of the thread are under way, or until the others have been read.
+    BulkWait {
+        left: u32,
+        read: bool,
+    },
+    Product(Box<Product>),
+    ProductFence,
+    ProductCommit,
+    /// Waits until at most so many groups of products are under way.
+    ProductWait(u32),
+    /// What the thread wrote is for copies and products to see: all of it, or new mbarriers alone.
+    ProxyFence {
+        barriers: bool,
+    },
     /// Orders memory; nothing to do where every access takes place at once.
     Fence,
 }
@@ -310,6 +413,8 @@ pub struct Instr {
     pub meet: u32,
     /// Floating-point operations of each thread.
     pub flops: u32,
+    /// Registers of products (`wgmma`) that this other instruction uses: it must not while one is under way.
+    pub watched: Option<Box<[Slot]>>,
 }
 
 /// A kernel's parameter.
@@ -366,5 +471,91 @@ impl Kernel {
 impl std::fmt::Debug for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kernel").field("name", &self.name).field("instructions", &self.code.len()).finish()
+    }
+}
+
+impl Op {
+    /// The registers that an operation reads or writes.
+    pub fn slots(&self) -> Vec<Slot> {
+        let of = |all: &[Slot]| all.to_vec();
+        let some = |all: &[Option<Slot>]| all.iter().flatten().copied().collect::<Vec<_>>();
+        match self {
+            Op::Alu { to, from, .. } => [&[*to][..], from].concat(),
+            Op::Compare { from, .. } => of(from),
+            Op::Select { to, a, b, .. } | Op::Carry { to, a, b, .. } => of(&[*to, *a, *b]),
+            Op::Pack { to, parts, .. } => [&[*to][..], parts].concat(),
+            Op::Unpack { parts, from, .. } => [some(parts), of(&[*from])].concat(),
+            Op::Load(access) | Op::Store(access) => [some(&access.elements), of(&[access.address.base])].concat(),
+            Op::Atomic { access, from, .. } => [some(&access.elements), of(&[access.address.base]), of(from)].concat(),
+            Op::Window { to, from, .. } => of(&[*to, *from]),
+            Op::IsSpace { from, .. } => of(&[*from]),
+            Op::BranchTable { index, .. } => of(&[*index]),
+            Op::Barrier(b) => some(&[Some(b.id), b.threads, b.reduce.map(|r| r.2)]),
+            Op::WarpBarrier { members } | Op::Elect { to: None, members, .. } => of(&[*members]),
+            Op::Shuffle { to, value, by, clamp, members, .. } => of(&[*to, *value, *by, *clamp, *members]),
+            Op::Vote { to, members, .. } | Op::Elect { to, members, .. } => some(&[*to, Some(*members)]),
+            Op::Match { to, value, members, .. } | Op::Reduce { to, value, members, .. } => {
+                of(&[*to, *value, *members])
+            }
+            Op::ActiveMask { to } => of(&[*to]),
+            Op::Copy(c) => some(&[Some(c.to.base), Some(c.from.base), c.source]),
+            Op::LoadMatrix(access) | Op::StoreMatrix(access) => {
+                [&access.registers[..], &[access.address.base]].concat()
+            }
+            Op::Mma(m) => [&m.d[..], &m.a, &m.b, &m.c].concat(),
+            Op::MBarrier(m) => [of(&[m.address.base]), m.op.slots()].concat(),
+            Op::Bulk(b) => {
+                let far = match &b.far {
+                    Far::Bytes { address, size } => of(&[address.base, *size]),
+                    Far::Tile { map, coordinates } => [&[map.base][..], coordinates].concat(),
+                };
+                [some(&[Some(b.near.base), b.barrier.map(|a| a.base), b.multicast]), far].concat()
+            }
+            Op::Product(p) => {
+                let left = match &p.a {
+                    Left::Registers(a) => of(a),
+                    Left::Shared { descriptor, .. } => of(&[*descriptor]),
+                };
+                [of(&p.d), left, of(&[p.b])].concat()
+            }
+            Op::Predicate { .. }
+            | Op::Branch { .. }
+            | Op::Exit
+            | Op::Trap
+            | Op::CopyCommit
+            | Op::CopyWait(_)
+            | Op::BulkCommit
+            | Op::BulkWait { .. }
+            | Op::ProductFence
+            | Op::ProductCommit
+            | Op::ProductWait(_)
+            | Op::ProxyFence { .. }
+            | Op::Fence => Vec::new(),
+        }
+    }
+}
+
+impl MBarrierOp {
+    fn slots(&self) -> Vec<Slot> {
+        match *self {
+            MBarrierOp::Init { count } => vec![count],
+            MBarrierOp::Invalidate => Vec::new(),
+            MBarrierOp::Expect { bytes } | MBarrierOp::Complete { bytes } => vec![bytes],
+            MBarrierOp::Arrive { state, count, expect, .. } => {
+                [state, Some(count), expect].into_iter().flatten().collect()
+            }
+            MBarrierOp::Wait { phase, .. } => vec![phase],
+        }
+    }
+}
+
+impl Product {
+    /// The registers that it uses while it is under way.
+    pub fn registers(&self) -> impl Iterator<Item = Slot> + '_ {
+        let left = match &self.a {
+            Left::Registers(a) => a.as_slice(),
+            Left::Shared { .. } => &[],
+        };
+        self.d.iter().chain(left).copied()
     }
 }

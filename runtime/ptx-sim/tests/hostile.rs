@@ -1,10 +1,11 @@
 //! Damaged kernels are refused or run to a fault or an end; nothing makes the simulator panic, hang or take much memory.
 
 use llmc_ptx_sim::syntax::Module;
-use llmc_ptx_sim::{Launch, Memory, Program};
+use llmc_ptx_sim::{Launch, Memory, Program, Swizzle, TensorMap};
 use proptest::prelude::*;
 
-const KERNELS: [&str; 2] = [include_str!("ptx/reduce.ptx"), include_str!("ptx/product.ptx")];
+const KERNELS: [&str; 3] =
+    [include_str!("ptx/reduce.ptx"), include_str!("ptx/product.ptx"), include_str!("ptx/pipeline.ptx")];
 
 fn answer(text: &str) {
     let mut memory = Memory::new();
@@ -12,9 +13,23 @@ fn answer(text: &str) {
     let Ok(program) = Program::load(module, &mut memory) else { return };
     for name in program.kernels() {
         let Ok(kernel) = program.kernel(name) else { continue };
-        let values: Vec<u64> = kernel.params().iter().map(|_| memory.upload("x", vec![1; 512])).collect();
-        let Ok(params) = kernel.pack(&values) else { continue };
-        let launch = Launch { limit: 3000, ..Launch::new([1, 1, 1], [32, 1, 1], params) };
+        let x = memory.upload("x", vec![1; 1 << 14]);
+        let map = TensorMap {
+            address: x,
+            element: 2,
+            sizes: vec![64, 64],
+            strides: vec![128],
+            tile: vec![64, 64],
+            swizzle: Swizzle::B128,
+        };
+        let (map, x) = (map.encode().unwrap(), x.to_le_bytes());
+        let values: Vec<&[u8]> =
+            kernel.params().iter().map(|p| if p.size == 128 { &map[..] } else { &x[..] }).collect();
+        let cut: Vec<&[u8]> =
+            values.iter().zip(kernel.params()).map(|(v, p)| &v[..v.len().min(p.size as usize)]).collect();
+        let Ok(params) = kernel.pack_bytes(&cut) else { continue };
+        let threads = if name == "k" { 160 } else { 32 };
+        let launch = Launch { limit: 3000, ..Launch::new([1, 1, 1], [threads, 1, 1], params) };
         let _ = kernel.launch(&mut memory, &launch);
     }
 }
@@ -28,7 +43,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn damaged_bytes(which in 0usize..2, edits in prop::collection::vec((any::<u16>(), any::<u8>()), 1..4)) {
+    fn damaged_bytes(which in 0usize..3, edits in prop::collection::vec((any::<u16>(), any::<u8>()), 1..4)) {
         let mut bytes = KERNELS[which].as_bytes().to_vec();
         for (at, byte) in edits {
             let at = at as usize % bytes.len();
@@ -38,7 +53,7 @@ proptest! {
     }
 
     #[test]
-    fn exchanged_words(which in 0usize..2, swaps in prop::collection::vec((any::<u16>(), any::<u16>()), 1..6)) {
+    fn exchanged_words(which in 0usize..3, swaps in prop::collection::vec((any::<u16>(), any::<u16>()), 1..6)) {
         let mut words = words(KERNELS[which]);
         for (a, b) in swaps {
             let (a, b) = (a as usize % words.len(), b as usize % words.len());

@@ -311,7 +311,7 @@ impl<'s, 'm> Builder<'s, 'm> {
     }
 
     pub fn push(&mut self, guard: Guard, op: Op, line: u32, flops: u32) {
-        self.code.push(Instr { guard, op, line, meet: u32::MAX, flops });
+        self.code.push(Instr { guard, op, line, meet: u32::MAX, flops, watched: None });
     }
 
     pub fn push_exit(&mut self, line: u32) {

@@ -12,6 +12,9 @@ pub fn cp(cx: &mut Cx) -> Decoded {
     if !cx.take("async") {
         return cx.unknown();
     }
+    if cx.take("bulk") {
+        return super::bulk::bulk(cx);
+    }
     if cx.take("commit_group") {
         return Ok(Op::CopyCommit);
     }

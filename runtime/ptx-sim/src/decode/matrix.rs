@@ -8,7 +8,7 @@ use crate::syntax::PtxError;
 use crate::syntax::ast::{Operand, Space};
 use crate::types::Type;
 
-fn registers(cx: &mut Cx, index: usize, ty: Type, result: bool) -> Result<Vec<Slot>, PtxError> {
+pub fn registers(cx: &mut Cx, index: usize, ty: Type, result: bool) -> Result<Vec<Slot>, PtxError> {
     let parts = match cx.operand(index)? {
         Operand::Vector(parts) => parts.as_slice(),
         single => std::slice::from_ref(single),

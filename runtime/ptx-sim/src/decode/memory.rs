@@ -139,12 +139,23 @@ fn atomic_op(cx: &mut Cx, result: bool) -> Decoded {
     Ok(Op::Atomic { access, f, from: [x, y] })
 }
 
-/// `membar.cta`, `fence.acq_rel.gpu`: every access takes place at once and in order.
+/// `membar.cta`, `fence.acq_rel.gpu`: every access takes place at once and in order. `fence.proxy.async` and
+/// `fence.mbarrier_init` are for copies and products, which do not see what a thread wrote without them.
 pub fn fence(cx: &mut Cx) -> Decoded {
     cx.ignore(SCOPES);
     cx.ignore(&["gl", "sc", "acq_rel", "acquire", "release"]);
-    cx.ignore(&["proxy", "alias", "async", "async::generic", "async.shared::cta", "shared::cta", "global"]);
-    cx.ignore_prefix("mbarrier_init");
-    cx.ignore_prefix("sync_restrict");
+    if cx.take("mbarrier_init") {
+        return Ok(Op::ProxyFence { barriers: true });
+    }
+    if cx.take("proxy") {
+        if cx.take("alias") {
+            return Ok(Op::Fence);
+        }
+        if !cx.take("async") {
+            return cx.unknown();
+        }
+        cx.ignore(&["global", "shared::cta", "shared::cluster"]);
+        return Ok(Op::ProxyFence { barriers: false });
+    }
     Ok(Op::Fence)
 }

@@ -4,6 +4,7 @@
 mod arithmetic;
 mod bits;
 mod builder;
+mod bulk;
 mod compare;
 mod control;
 mod convert;
@@ -13,10 +14,12 @@ mod float;
 mod functions;
 mod integer;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod moves;
 mod table;
 mod warp;
+mod wgmma;
 
 use crate::flow;
 use crate::memory::Memory;
@@ -134,6 +137,10 @@ fn kernel<'s>(
     let next: Vec<Vec<u32>> = code.iter().enumerate().map(|(i, instr)| successors(i, instr)).collect();
     for (instr, meet) in code.iter_mut().zip(flow::meeting_points(&next)) {
         instr.meet = meet;
+    }
+    wgmma::watch(&mut code);
+    if limit("reqnctapercluster").is_some_and(|sizes| sizes.iter().any(|n| *n != 1)) {
+        return error(function.place, format!("`{}` asks for clusters of more than one block", function.name));
     }
     Ok(Kernel {
         name: function.name.to_string(),

@@ -2,7 +2,7 @@
 
 use super::arithmetic::{self, Decoded};
 use super::cx::Cx;
-use super::{bits, compare, control, convert, copy, float, integer, matrix, memory, moves, warp};
+use super::{bits, compare, control, convert, copy, float, integer, matrix, mbarrier, memory, moves, warp, wgmma};
 
 type Decode = fn(&mut Cx) -> Decoded;
 
@@ -40,6 +40,7 @@ const INSTRUCTIONS: &[(&str, Decode)] = &[
     ("exit", control::exit),
     ("fence", memory::fence),
     ("fma", float::fma),
+    ("griddepcontrol", moves::nothing),
     ("isspacep", moves::isspacep),
     ("ld", memory::ld),
     ("ldmatrix", matrix::ldmatrix),
@@ -51,6 +52,7 @@ const INSTRUCTIONS: &[(&str, Decode)] = &[
     ("mapa", moves::mapa),
     ("match", warp::match_),
     ("max", arithmetic::max),
+    ("mbarrier", mbarrier::mbarrier),
     ("membar", memory::fence),
     ("min", arithmetic::min),
     ("mma", matrix::mma),
@@ -91,6 +93,7 @@ const INSTRUCTIONS: &[(&str, Decode)] = &[
     ("testp", compare::testp),
     ("trap", control::trap),
     ("vote", warp::vote),
+    ("wgmma", wgmma::wgmma),
     ("xor", bits::xor),
 ];
 

@@ -1,20 +1,32 @@
 //! A block: its warps take turns, and meet at barriers.
 
 use super::Machine;
-use super::shadow::{Cell, WARPS};
+use super::shadow::{Cell, Times, UNITS, merge};
 use super::warp::{Arrival, State, Warp};
+use super::wgmma::Log;
 use crate::fault::{Fault, FaultKind, Problem};
 use crate::program::{LANES, Op, Vote};
 
+/// Instructions of a warp's turn: many, and not all, since others may have to do what it waits for.
+const TURN: u64 = 1 << 16;
+/// Turns of warps that all ask for phases, after which nobody is believed to end one.
+const IDLE_LIMIT: u32 = 1 << 12;
+
 /// A barrier at which some warps are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Meeting {
     /// Warps that arrived, those that wait among them.
     arrived: Vec<u32>,
-    known: [u32; WARPS],
+    known: Times,
     /// Threads, and those of a reduction's predicate.
     votes: (u32, u32),
     expected: Option<u32>,
+}
+
+impl Default for Meeting {
+    fn default() -> Meeting {
+        Meeting { arrived: Vec::new(), known: [0; UNITS], votes: (0, 0), expected: None }
+    }
 }
 
 /// The next number of a sequence that looks random.
@@ -36,31 +48,75 @@ impl Machine<'_> {
         self.global_shadow.start_block();
         warps.clear();
         warps.extend((0..count).map(|w| Warp::new(self, w)));
+        self.agents.clear();
+        self.fences.clear();
+        self.fences.resize(count as usize, [0; LANES]);
+        self.logs.clear();
+        self.logs.resize(count.div_ceil(4) as usize, Log::default());
         let seed = self.launch.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut random = (seed ^ (self.counters.blocks << 20)) | 1;
         let mut meetings: Vec<Meeting> = vec![Meeting::default(); 17];
-        let mut turn = 0usize;
+        let mut turn = warps.len() - 1;
+        // Times that all warps asked for phases that were not over, and nothing happened since.
+        let (mut idle, mut progress) = (0u32, self.progress);
         loop {
+            if progress != self.progress {
+                (idle, progress) = (0, self.progress);
+            }
             let ready = |w: &Warp| w.state == State::Ready;
-            let n = warps.iter().filter(|w| ready(w)).count();
-            if n == 0 {
+            let awake = |w: &Warp| ready(w) && w.stalled != Some(progress);
+            let mut choices: Vec<usize> = (0..warps.len()).filter(|i| awake(&warps[*i])).collect();
+            if choices.is_empty() {
+                choices.extend((0..warps.len()).filter(|i| ready(&warps[*i])));
+                idle += 1;
+            }
+            if choices.is_empty() {
                 break;
             }
-            let (choice, turns) = match self.launch.seed {
-                0 => (0, u64::MAX),
-                _ => (next_random(&mut random) as usize % n, 1 + next_random(&mut random) % 48),
+            if idle > IDLE_LIMIT {
+                return Err(self.starved(&warps[choices[0]]));
+            }
+            let turns = match self.launch.seed {
+                0 => {
+                    turn = choices.iter().copied().find(|i| *i > turn).unwrap_or(choices[0]);
+                    TURN
+                }
+                _ => {
+                    turn = choices[next_random(&mut random) as usize % choices.len()];
+                    1 + next_random(&mut random) % 48
+                }
             };
-            turn = warps.iter().enumerate().filter(|(_, w)| ready(w)).nth(choice).map_or(turn, |(i, _)| i);
+            warps[turn].stalled = None;
             self.take_turn(warps, turn, turns, &mut random, &mut meetings)?;
         }
-        self.clock = warps.iter().map(|w| w.order.own).max().unwrap_or(0) + 1;
+        let times = warps.iter().map(|w| w.order.own).chain(self.agents.iter().map(|a| a.time));
+        self.clock = times.max().unwrap_or(0) + 1;
         if self.clock > u32::MAX / 2 {
             self.forget();
         }
+        let landed = self.end_barriers();
         match warps.iter().find_map(|w| if let State::Waiting(a) = w.state { Some((w, a)) } else { None }) {
             Some((warp, arrival)) => Err(self.stuck(warps, warp, arrival)),
-            None => Ok(()),
+            None => landed.map_err(|copy| {
+                let message = "the block ends while a bulk copy may still write its shared memory";
+                let (pc, thread) = copy.origin();
+                let thread = self.giver(thread);
+                self.fault(
+                    thread / LANES as u32,
+                    pc,
+                    thread % LANES as u32,
+                    *Problem::new(FaultKind::NotWaited, message),
+                )
+            }),
         }
+    }
+
+    /// All warps that can go on ask for a phase that does not end.
+    fn starved(&self, warp: &Warp) -> Box<Fault> {
+        let missing = self.mbarriers.iter().map(|(at, state)| format!("at {at:#x} {}", state.missing()));
+        let missing = missing.collect::<Vec<_>>().join("; ");
+        let message = format!("the phase of an mbarrier that nobody ends: {missing}");
+        self.fault(warp.index, warp.pc, 0, *Problem::new(FaultKind::Deadlock, message))
     }
 
     /// Time starts again, before it runs out.
@@ -147,7 +203,7 @@ fn join(meeting: &mut Meeting, warp: &mut Warp, arrival: Arrival, block: u32) ->
     meeting.expected = Some(expected);
     meeting.arrived.push(warp.index);
     let known = warp.order.publish();
-    meeting.known.iter_mut().zip(known).for_each(|(a, b)| *a = (*a).max(b));
+    merge(&mut meeting.known, &known);
     meeting.votes.0 += arrival.votes.0;
     meeting.votes.1 += arrival.votes.1;
     if !arrival.wait {

@@ -39,8 +39,16 @@ impl Flights {
 
 /// The use of bytes that a copy may still write.
 pub fn not_waited(copy: Record) -> Box<Problem> {
-    let message = "bytes of shared memory that a copy brings, which nobody waited for";
-    let mut problem = Problem::new(FaultKind::NotWaited, message);
+    let mut problem = match copy.strong() {
+        false => {
+            let message = "bytes of shared memory that a copy brings, which nobody waited for";
+            Problem::new(FaultKind::NotWaited, message)
+        }
+        true => {
+            let message = "bytes of an mbarrier, which only instructions for mbarriers may touch";
+            Problem::new(FaultKind::Operand, message)
+        }
+    };
     problem.other = Some(copy.origin());
     problem
 }

@@ -140,7 +140,7 @@ impl Machine<'_> {
 }
 
 /// A matrix instruction needs every lane.
-fn whole_warp(warp: &Warp) -> Result<(), Box<Problem>> {
+pub fn whole_warp(warp: &Warp) -> Result<(), Box<Problem>> {
     let missing = !warp.mask;
     if missing == 0 {
         return Ok(());

@@ -1,20 +1,25 @@
 //! Executes kernels: block after block, the warps of a block in turns.
 
 mod access;
+mod agent;
 mod atomic;
 mod block;
+mod bulk;
 mod collective;
 mod copy;
 mod matrix;
+mod mbarrier;
 mod shadow;
 mod traffic;
 mod warp;
+mod wgmma;
 
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultKind, Problem};
 use crate::memory::Memory;
-use crate::program::Kernel;
+use crate::program::{Kernel, LANES};
 use shadow::Shadow;
+use std::collections::BTreeMap;
 
 /// Threads that a block can have.
 const THREADS_LIMIT: u64 = 1024;
@@ -49,16 +54,31 @@ impl Kernel {
     /// # Errors
     /// Another number of values than parameters, or a parameter of more than 8 bytes.
     pub fn pack(&self, values: &[u64]) -> Result<Vec<u8>, String> {
+        if let Some(param) = self.params.iter().find(|p| p.size > 8) {
+            return Err(format!("parameter `{}` of `{}` has {} bytes", param.name, self.name, param.size));
+        }
+        let bytes: Vec<[u8; 8]> = values.iter().map(|v| v.to_le_bytes()).collect();
+        let cut = bytes.iter().zip(&self.params).map(|(b, p)| &b[..p.size as usize]);
+        let rest = bytes.iter().skip(self.params.len()).map(|b| &b[..]);
+        self.pack_bytes(&cut.chain(rest).collect::<Vec<_>>())
+    }
+
+    /// Lays out the bytes of every parameter: a tensor's description has 128.
+    ///
+    /// # Errors
+    /// Another number of values than parameters, or of bytes than a parameter has.
+    pub fn pack_bytes(&self, values: &[&[u8]]) -> Result<Vec<u8>, String> {
         if values.len() != self.params.len() {
             return Err(format!("`{}` takes {} parameters, {} are given", self.name, self.params.len(), values.len()));
         }
         let mut bytes = Vec::new();
         for (param, value) in self.params.iter().zip(values) {
-            if param.size > 8 {
-                return Err(format!("parameter `{}` of `{}` has {} bytes", param.name, self.name, param.size));
+            if param.size != value.len() as u64 {
+                let (name, size, given) = (&param.name, param.size, value.len());
+                return Err(format!("parameter `{name}` of `{}` has {size} bytes, {given} are given", self.name));
             }
             bytes.resize(param.offset as usize, 0);
-            bytes.extend_from_slice(&value.to_le_bytes()[..param.size as usize]);
+            bytes.extend_from_slice(value);
         }
         Ok(bytes)
     }
@@ -81,6 +101,11 @@ impl Kernel {
             clock: 1,
             fuel: launch.limit,
             block: [0; 3],
+            agents: Vec::new(),
+            fences: Vec::new(),
+            mbarriers: BTreeMap::new(),
+            logs: Vec::new(),
+            progress: 0,
         };
         let mut warps = Vec::new();
         for z in 0..launch.grid[2] {
@@ -149,12 +174,31 @@ struct Machine<'a> {
     clock: u32,
     fuel: u64,
     block: [u32; 3],
+    /// Copies and products of the block, each a unit of its clocks.
+    agents: Vec<agent::Agent>,
+    /// When each thread of each warp last let them see what it wrote.
+    fences: Vec<[u32; LANES]>,
+    /// By their address in shared memory.
+    mbarriers: BTreeMap<u64, mbarrier::State>,
+    /// The products of every four warps.
+    logs: Vec<wgmma::Log>,
+    /// Grows whenever something happens that a warp may wait for.
+    progress: u64,
 }
 
 impl Machine<'_> {
     fn thread(&self, index: u32) -> [u32; 3] {
         let [x, y, _] = self.launch.block;
         [index % x, index / x % y, index / x / y]
+    }
+
+    /// The thread that gave an agent its work, where this is one's.
+    fn giver(&self, thread: u32) -> u32 {
+        let lanes = LANES as u32;
+        match (thread / lanes).checked_sub(shadow::WARPS as u32) {
+            Some(agent) => self.agents.get(agent as usize).map_or(0, |a| a.warp * lanes) + thread % lanes,
+            None => thread,
+        }
     }
 
     fn fault(&self, warp: u32, pc: u32, first_lane: u32, problem: Problem) -> Box<Fault> {
@@ -165,7 +209,7 @@ impl Machine<'_> {
             line: line(pc),
             block: self.block,
             thread: self.thread(warp * 32 + problem.lane.unwrap_or(first_lane)),
-            other: problem.other.map(|(pc, thread)| (line(pc), self.thread(thread))),
+            other: problem.other.map(|(pc, thread)| (line(pc), self.thread(self.giver(thread)))),
             message: problem.message,
         })
     }

@@ -11,39 +11,53 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Warps of a block.
 pub const WARPS: usize = 32;
+/// Warps, and what works beside them: copies and products under way (see [`super::agent`]).
+pub const UNITS: usize = 128;
+/// A time of every unit.
+pub type Times = [u32; UNITS];
 /// Bytes of a page of records of global memory.
 const PAGE: u64 = 512;
 /// Pages that are kept from block to block.
 const PAGES_KEPT: usize = 1 << 13;
 
-/// An access: time, thread, instruction, and whether it is ordered by itself. Zero is none.
+/// An access: time, unit, lane, instruction, and whether it is ordered by itself. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record(u64);
 
 impl Record {
-    pub fn new(time: u32, thread: u32, pc: u32, strong: bool) -> Record {
-        Record((time as u64) << 32 | (thread as u64 & 0x3ff) << 22 | (pc as u64 & 0x1f_ffff) << 1 | strong as u64)
+    pub fn new(time: u32, unit: u32, lane: u32, pc: u32, strong: bool) -> Record {
+        let who = (unit as u64 & 0x7f) << 5 | lane as u64 & 0x1f;
+        Record((time as u64) << 32 | who << 20 | (pc as u64 & 0x7_ffff) << 1 | strong as u64)
     }
 
     pub fn time(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    fn thread(self) -> u32 {
-        (self.0 >> 22) as u32 & 0x3ff
+    pub fn unit(self) -> usize {
+        (self.0 >> 25) as usize & 0x7f
+    }
+
+    pub fn lane(self) -> usize {
+        (self.0 >> 20) as usize & 0x1f
     }
 
     fn pc(self) -> u32 {
-        (self.0 >> 1) as u32 & 0x1f_ffff
+        (self.0 >> 1) as u32 & 0x7_ffff
     }
 
-    fn strong(self) -> bool {
+    pub fn strong(self) -> bool {
         self.0 & 1 == 1
     }
 
-    /// Instruction and thread.
+    /// Of a copy or a product, not of an instruction that is over when the next one starts.
+    pub fn is_async(self) -> bool {
+        self.unit() >= WARPS
+    }
+
+    /// Instruction, and thread as a unit and its lane.
     pub fn origin(self) -> (u32, u32) {
-        (self.pc(), self.thread())
+        (self.pc(), (self.unit() * LANES + self.lane()) as u32)
     }
 }
 
@@ -52,7 +66,7 @@ impl Record {
 pub struct Cell {
     pub writer: Record,
     readers: [Record; 2],
-    /// The copy that is on its way here.
+    /// The copy that is on its way here; the making of an mbarrier that lies here where it is marked as strong.
     pub copy: Record,
 }
 
@@ -62,15 +76,15 @@ pub struct Order {
     warp: u32,
     /// Its own time, which grows whenever it meets others.
     pub own: u32,
-    /// Accesses of each warp before this time are in order with this warp; its own entry is about its other lanes.
-    pub seen: [u32; WARPS],
+    /// Accesses of each unit before this time are in order with this warp; its own entry is about its other lanes.
+    pub seen: Times,
     /// The same between pairs of lanes that met without the rest of the warp.
     pairs: Option<Box<[[u32; LANES]; LANES]>>,
 }
 
 impl Order {
     pub fn new(warp: u32, start: u32) -> Order {
-        Order { warp, own: start, seen: [start; WARPS], pairs: None }
+        Order { warp, own: start, seen: [start; UNITS], pairs: None }
     }
 
     /// Lanes of the warp meet.
@@ -88,7 +102,7 @@ impl Order {
     }
 
     /// What others learn from this warp now.
-    pub fn publish(&mut self) -> [u32; WARPS] {
+    pub fn publish(&mut self) -> Times {
         self.own += 1;
         let mut known = self.seen;
         known[self.warp as usize] = self.own;
@@ -96,21 +110,31 @@ impl Order {
     }
 
     /// Learns what others published.
-    pub fn learn(&mut self, known: &[u32; WARPS]) {
-        self.seen.iter_mut().zip(known).for_each(|(mine, theirs)| *mine = (*mine).max(*theirs));
+    pub fn learn(&mut self, known: &Times) {
+        merge(&mut self.seen, known);
     }
 
-    fn before(&self, record: Record, lane: u32) -> bool {
-        let warp = record.thread() / LANES as u32;
-        if record.time() < self.seen[warp as usize % WARPS] {
+    /// Learns that a unit has got as far as this.
+    pub fn reach(&mut self, unit: usize, time: u32) {
+        self.seen[unit] = self.seen[unit].max(time);
+    }
+
+    pub fn before(&self, record: Record, lane: u32) -> bool {
+        let unit = record.unit();
+        if record.time() < self.seen[unit] {
             return true;
         }
-        if warp != self.warp {
+        if unit != self.warp as usize {
             return false;
         }
-        let other = record.thread() as usize % LANES;
+        let other = record.lane();
         other == lane as usize || self.pairs.as_ref().is_some_and(|p| record.time() < p[lane as usize][other])
     }
+}
+
+/// The later of two times of every unit.
+pub fn merge(into: &mut Times, other: &Times) {
+    into.iter_mut().zip(other).for_each(|(a, b)| *a = (*a).max(*b));
 }
 
 /// Who accesses.
@@ -123,15 +147,18 @@ pub struct Who<'a> {
 
 impl Who<'_> {
     pub fn record(&self) -> Record {
-        Record::new(self.order.own, self.order.warp * LANES as u32 + self.lane, self.pc, self.strong)
+        Record::new(self.order.own, self.order.warp, self.lane, self.pc, self.strong)
     }
 
-    fn conflicts(&self, record: Record) -> bool {
+    pub fn conflicts(&self, record: Record) -> bool {
         !(self.order.before(record, self.lane) || (self.strong && record.strong()))
     }
 
     fn race(&self, what: &str, record: Record) -> Box<Problem> {
-        let mut problem = Problem::new(FaultKind::Race, format!("{what}, and no barrier stands between"));
+        let mut problem = match record.is_async() {
+            false => Problem::new(FaultKind::Race, format!("{what}, and no barrier stands between")),
+            true => Problem::new(FaultKind::NotWaited, format!("{what} that nobody waited for")),
+        };
         problem.lane = Some(self.lane);
         problem.other = Some(record.origin());
         problem
@@ -142,10 +169,17 @@ impl Cell {
     /// Notes a read.
     #[inline]
     pub fn read(&mut self, who: &Who) -> Result<(), Box<Problem>> {
+        self.read_as(who, who.record())
+    }
+
+    /// Notes a read that another unit carries out for this thread.
+    #[inline]
+    pub fn read_as(&mut self, who: &Who, mine: Record) -> Result<(), Box<Problem>> {
         if who.conflicts(self.writer) {
-            return Err(who.race("reads what another thread writes", self.writer));
+            let async_write = self.writer.is_async();
+            let what = if async_write { "reads what comes by a copy" } else { "reads what another thread writes" };
+            return Err(who.race(what, self.writer));
         }
-        let mine = who.record();
         let free = |r: Record| who.order.before(r, who.lane);
         if free(self.readers[0]) {
             self.readers[0] = mine;
@@ -166,9 +200,12 @@ impl Cell {
     /// Whether a write now would race.
     pub fn check_write(&self, who: &Who, same: bool) -> Result<(), Box<Problem>> {
         if !same && who.conflicts(self.writer) {
-            return Err(who.race("writes where another thread writes", self.writer));
+            let async_write = self.writer.is_async();
+            let what = if async_write { "writes where a copy goes" } else { "writes where another thread writes" };
+            return Err(who.race(what, self.writer));
         }
         match self.readers.iter().find(|r| !same && who.conflicts(**r)) {
+            Some(reader) if reader.is_async() => Err(who.race("writes what is read by a copy or product", *reader)),
             Some(reader) => Err(who.race("writes what another thread reads", *reader)),
             None => Ok(()),
         }

@@ -1,8 +1,11 @@
 //! A warp: its registers, the paths its threads are on, one instruction after another.
 
 use super::Machine;
+use super::agent::Views;
+use super::bulk::Bulks;
 use super::copy::Flights;
 use super::shadow::Order;
+use super::wgmma::{Products, product_fence, use_registers};
 use crate::fault::{FaultKind, Problem};
 use crate::flow::NEVER;
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
@@ -54,7 +57,12 @@ pub struct Warp {
     pub carry: u32,
     pub order: Order,
     pub flights: Flights,
+    pub bulks: Bulks,
+    pub products: Products,
+    pub views: Views,
     pub state: State,
+    /// What had happened when the warp last asked for a phase that was not over.
+    pub stalled: Option<u64>,
     /// The instruction that is executed, and for which threads.
     pub pc: u32,
     pub mask: u32,
@@ -76,6 +84,10 @@ impl Warp {
             carry: 0,
             order: Order::new(index, machine.clock),
             flights: Flights::default(),
+            bulks: Bulks::default(),
+            products: Products::default(),
+            views: Views::default(),
+            stalled: None,
             state: State::Ready,
             pc: 0,
             mask: all,
@@ -230,6 +242,8 @@ impl Machine<'_> {
             let Some(top) = warp.paths.last_mut() else {
                 warp.state = State::Done;
                 self.drop_copies(warp);
+                self.end_bulk(warp)?;
+                self.end_products(warp)?;
                 return Ok(());
             };
             let instr = &kernel.code[top.pc as usize];
@@ -251,7 +265,7 @@ impl Machine<'_> {
             if !jumped && let Some(top) = warp.paths.last_mut() {
                 top.pc += 1;
             }
-            if warp.state != State::Ready {
+            if warp.state != State::Ready || warp.stalled.is_some() {
                 return Ok(());
             }
         }
@@ -304,6 +318,9 @@ impl Machine<'_> {
 
     fn execute(&mut self, warp: &mut Warp, instr: &Instr) -> Result<(), Box<Problem>> {
         self.counters.flops += instr.flops as u64 * warp.mask.count_ones() as u64;
+        if let Some(slots) = &instr.watched {
+            use_registers(warp, slots)?;
+        }
         match &instr.op {
             Op::Alu { f, to, from } => {
                 let mut out = [0; LANES];
@@ -358,6 +375,15 @@ impl Machine<'_> {
             Op::LoadMatrix(access) => self.load_matrix(warp, access)?,
             Op::StoreMatrix(access) => self.store_matrix(warp, access)?,
             Op::Mma(mma) => self.mma(warp, mma)?,
+            Op::MBarrier(m) => self.mbarrier(warp, m)?,
+            Op::Bulk(bulk) => self.bulk(warp, bulk)?,
+            Op::BulkCommit => self.commit_bulk(warp),
+            Op::BulkWait { left, read } => self.wait_bulk(warp, *left, *read),
+            Op::Product(product) => self.product(warp, product)?,
+            Op::ProductFence => product_fence(warp),
+            Op::ProductCommit => self.commit_products(warp)?,
+            Op::ProductWait(left) => self.wait_products(warp, *left)?,
+            Op::ProxyFence { barriers } => self.proxy_fence(warp, *barriers),
             Op::Fence => {}
         }
         Ok(())
