@@ -125,6 +125,36 @@ impl<'c> Emitter<'c> {
         now
     }
 
+    /// A loop while a condition holds, with values carried from one round to the next; the last are returned.
+    pub fn while_each(
+        &self,
+        carried: &[Val<'c>],
+        condition: impl FnOnce(&[Val<'c>]) -> Val<'c>,
+        body: impl FnOnce(&[Val<'c>]) -> Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        let (before, head) = (self.here(), self.block("head"));
+        built(self.builder.build_unconditional_branch(head));
+        self.builder.position_at_end(head);
+        let phis: Vec<_> = carried.iter().map(|v| built(self.builder.build_phi(v.0.get_type(), ""))).collect();
+        for (phi, v) in phis.iter().zip(carried) {
+            phi.add_incoming(&[(&v.0, before)]);
+        }
+        let now: Vec<Val> = phis.iter().map(|p| Val(p.as_basic_value())).collect();
+        let more = condition(&now);
+        let (inside, after) = (self.block("body"), self.block("done"));
+        built(self.builder.build_conditional_branch(more.int(), inside, after));
+        self.builder.position_at_end(inside);
+        let next = body(&now);
+        assert_eq!(next.len(), carried.len(), "emission: a loop must carry as many values as it began with");
+        let last = self.here();
+        for (phi, v) in phis.iter().zip(&next) {
+            phi.add_incoming(&[(&v.0, last)]);
+        }
+        built(self.builder.build_unconditional_branch(head));
+        self.builder.position_at_end(after);
+        now
+    }
+
     /// A loop that carries nothing.
     pub fn repeat(&self, begin: Val<'c>, end: Val<'c>, step: i64, body: impl FnOnce(Val<'c>)) {
         self.for_each(begin, end, step, &[], |i, _| {

@@ -54,19 +54,35 @@ impl<'a, 'c> Scope<'a, 'c> {
 
     fn paged_element(&self, seq: SeqId, page: &[PageDim], index: &[ExprRef]) -> Lane<'c> {
         let (e, w) = (self.emitter(), self.width());
+        let (_, position) = self.token(index);
+        let slot = e.lane_div_rem(position, Lane::uniform(e.int(PAGE_TOKENS as i64)), w).1;
+        e.lane_add(self.start_of_page(seq, page, index), self.slot_element(page, index, slot), w)
+    }
+
+    /// The sequence and the position of the token that a cache is read or written at.
+    fn token(&self, index: &[ExprRef]) -> (Lane<'c>, Lane<'c>) {
         let Expr::Axis(axis) = self.spec().exprs[index[0]] else {
             panic!("emission: a cache is indexed by an axis of tokens first")
         };
-        let (sequence, position) = match self.spec().axes[axis.0 as usize].extent {
+        match self.spec().axes[axis.0 as usize].extent {
             KernelExtent::Keys { of, .. } => (self.sequence_of(of), self.axis(axis)),
             _ => (self.sequence_of(axis), self.position(axis)),
-        };
-        let tokens = Lane::uniform(e.int(PAGE_TOKENS as i64));
-        let (block, slot) = e.lane_div_rem(position, tokens, w);
+        }
+    }
+
+    fn start_of_page(&self, seq: SeqId, page: &[PageDim], index: &[ExprRef]) -> Lane<'c> {
+        let (e, w) = (self.emitter(), self.width());
+        let (sequence, position) = self.token(index);
+        let block = e.lane_div_rem(position, Lane::uniform(e.int(PAGE_TOKENS as i64)), w).0;
         let blocks = Lane::uniform(self.dim(Dim::Blocks(seq)));
         let entry = e.lane_add(e.lane_mul(sequence, blocks, w), block, w);
         let number = self.table(Table::Blocks(seq), entry);
-        let length: i64 = page.iter().map(|d| page_length(*d)).product();
+        self.times(number, page.iter().map(|d| page_length(*d)).product())
+    }
+
+    /// An element's number within its page.
+    fn slot_element(&self, page: &[PageDim], index: &[ExprRef], slot: Lane<'c>) -> Lane<'c> {
+        let (e, w) = (self.emitter(), self.width());
         let mut at = Lane::uniform(e.int(0));
         let mut kept = index[1..].iter();
         for dim in page {
@@ -82,7 +98,25 @@ impl<'a, 'c> Scope<'a, 'c> {
             };
             at = e.lane_add(self.times(at, page_length(*dim)), i, w);
         }
-        e.lane_add(self.times(number, length), at, w)
+        at
+    }
+
+    fn page(&self, operand: OperandRef) -> (SeqId, &'a [PageDim]) {
+        match &self.spec().operands[operand.0 as usize].storage {
+            Storage::Paged { seq, page } => (*seq, page),
+            Storage::Dense { .. } | Storage::Panel { .. } => panic!("emission: a page of what has none"),
+        }
+    }
+
+    /// The number of the first element of the page that holds the scope's token.
+    pub fn page_start(&self, operand: OperandRef, index: &[ExprRef]) -> Val<'c> {
+        let (seq, page) = self.page(operand);
+        self.start_of_page(seq, page, index).value
+    }
+
+    /// The number, within its page, of the element in this slot.
+    pub fn within_page(&self, operand: OperandRef, index: &[ExprRef], slot: Lane<'c>) -> Lane<'c> {
+        self.slot_element(self.page(operand).1, index, slot)
     }
 
     /// An element of a table.

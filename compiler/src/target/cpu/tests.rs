@@ -300,6 +300,8 @@ fn searches_break_ties_low_and_put_nan_last() {
 #[derive(Clone, Copy)]
 pub struct Attention {
     pub heads: u64,
+    /// Queries of each head of the keys.
+    pub group: u64,
     pub size: u64,
     pub window: Option<u64>,
     pub causal: bool,
@@ -313,6 +315,7 @@ pub struct Attention {
 
 pub const PLAIN: Attention = Attention {
     heads: 2,
+    group: 1,
     size: 64,
     window: None,
     causal: true,
@@ -329,9 +332,9 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     let rows = if a.picked { KernelExtent::Picked(SEQ) } else { KernelExtent::Rows(SEQ) };
     let (t, h, e, f) = (s.axis("t", rows), s.length("h", a.heads), s.length("e", a.size), s.length("f", a.size));
     let keys = KernelExtent::Keys { seq: SEQ, of: t, causal: a.causal, window: a.window };
-    let k = s.axis("s", keys);
-    let all = [ROWS, Dim::Const(a.heads), Dim::Const(a.size)];
-    let out_dims = [if a.picked { Dim::Picked(SEQ) } else { ROWS }, Dim::Const(a.heads * a.size)];
+    let (k, g) = (s.axis("s", keys), s.length("g", a.group));
+    let all = [ROWS, Dim::Const(a.heads), Dim::Const(a.group), Dim::Const(a.size)];
+    let out_dims = [if a.picked { Dim::Picked(SEQ) } else { ROWS }, Dim::Const(a.heads * a.group * a.size)];
     let q = s.read("q", Format::F32, &all);
     let (slots, inside) = (PageDim::Slot { count: 64, step: 1 }, PageDim::Slot { count: 16, step: 1 });
     let outside = PageDim::Slot { count: 4, step: 16 };
@@ -343,8 +346,8 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     let value_cache = s.paged("v", false, a.format, &[PageDim::Axis(a.heads), slots, PageDim::Axis(a.size)]);
     let out = s.write("out", a.out, &out_dims);
     let row = if a.picked { s.expr(Expr::Row(t), Type::Int) } else { s.at(t) };
-    let (at_t, at_h, at_e, at_f, at_k) = (s.at(t), s.at(h), s.at(e), s.at(f), s.at(k));
-    let left = s.load(q, &[row, at_h, at_e]);
+    let (at_t, at_h, at_e, at_f, at_k, at_g) = (s.at(t), s.at(h), s.at(e), s.at(f), s.at(k), s.at(g));
+    let left = s.load(q, &[row, at_h, at_g, at_e]);
     let scale = s.real(a.scale);
     let left = s.map(ScalarOp::Mul, &[left, scale]);
     let right = s.load(key_cache, &[at_k, at_h, at_e]);
@@ -377,11 +380,13 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     let floor = s.map(ScalarOp::Max, &[sum, one]);
     let inverse = s.map(ScalarOp::Recip, &[floor]);
     let result = s.map(ScalarOp::Mul, &[product, inverse]);
-    let size = s.int(a.size as i64);
-    let column = s.map(ScalarOp::Mul, &[at_h, size]);
+    let (size, group) = (s.int(a.size as i64), s.int(a.group as i64));
+    let head = s.map(ScalarOp::Mul, &[at_h, group]);
+    let head = s.map(ScalarOp::Add, &[head, at_g]);
+    let column = s.map(ScalarOp::Mul, &[head, size]);
     let column = s.map(ScalarOp::Add, &[column, at_f]);
     s.finish(Body::Stream(Stream {
-        parallel: vec![t, h],
+        parallel: vec![t, h, g],
         over: vec![k],
         visit: None,
         dots: vec![Dot { reduce: vec![e], left, right }],
@@ -417,7 +422,7 @@ fn attention_streams_over_pages() {
 }
 
 /// Fills slots past each sequence's end with NaN.
-fn poison(spec: &KernelSpec, memory: &mut Memory, sequences: &[(u64, u64)]) {
+pub fn poison(spec: &KernelSpec, memory: &mut Memory, sequences: &[(u64, u64)]) {
     let blocks = memory.dims[&Dim::Blocks(SEQ)];
     for (o, bytes) in spec.operands.iter().zip(&mut memory.operands) {
         let Storage::Paged { page, .. } = &o.storage else { continue };
@@ -455,8 +460,14 @@ fn poison(spec: &KernelSpec, memory: &mut Memory, sequences: &[(u64, u64)]) {
 
 /// The same over the keys of a second sequence, all of them.
 pub fn cross_attention() -> (Verified<KernelSpec>, Memory) {
+    cross(PLAIN)
+}
+
+/// The same for another attention, which looks at all keys.
+pub fn cross(a: Attention) -> (Verified<KernelSpec>, Memory) {
     let other = SeqId(1);
-    let mut spec = attention(Attention { size: 16, causal: false, ..PLAIN }).into_inner();
+    let plain = attention(Attention { size: 16, causal: false, ..a });
+    let mut spec = plain.clone().into_inner();
     for axis in &mut spec.axes {
         if let KernelExtent::Keys { seq, .. } = &mut axis.extent {
             *seq = other;
@@ -469,7 +480,6 @@ pub fn cross_attention() -> (Verified<KernelSpec>, Memory) {
     }
     let spec = verify::verify(spec).expect("still a spec");
     // Positions up to 150 let the mask pass most of the other sequences' tokens, of which there are fewer.
-    let plain = attention(Attention { size: 16, causal: false, ..PLAIN });
     let mut memory = memory(&plain, 8, &[(150, 2), (100, 3)]);
     memory.tables.insert(Table::Lengths(other), vec![70, 33]);
     memory.tables.insert(Table::Blocks(other), vec![2, 0, 1, 3]);

@@ -20,6 +20,8 @@ use tuning::{LEVELS, Level, THREADS};
 /// A GPU target: `sm_80`, `sm_90a`.
 pub struct Nvptx {
     level: &'static Level,
+    /// Streams are cut for few tokens of a sequence at a time.
+    few: bool,
 }
 
 impl Nvptx {
@@ -32,7 +34,7 @@ impl Nvptx {
             found: name.into(),
             known: LEVELS.iter().map(|l| l.name).collect::<Vec<_>>().join(", "),
         })?;
-        Ok(Nvptx { level })
+        Ok(Nvptx { level, few: false })
     }
 
     /// Emits all kernels into one module and gives its code in one form.
@@ -40,7 +42,7 @@ impl Nvptx {
         let context = Context::create();
         let isa = Isa { fma: true, f16: true, space: abi::GLOBAL };
         let emitter = Emitter::new(&context, "kernels", isa);
-        let infos = kernels.iter().map(|k| kernel(&emitter, k)).collect();
+        let infos = kernels.iter().map(|k| kernel(&emitter, k, self.few)).collect();
         let machine = Machine::new("nvptx64-nvidia-cuda", self.level.name, self.level.features)?;
         machine.optimise(&emitter)?;
         Ok((infos, machine.emit(&emitter, stage)?))
@@ -51,11 +53,11 @@ impl Nvptx {
     }
 }
 
-fn kernel(emitter: &Emitter, spec: &KernelSpec) -> KernelInfo {
+fn kernel(emitter: &Emitter, spec: &KernelSpec, few: bool) -> KernelInfo {
     let work = abi::kernel(emitter, spec, |entry| match &spec.body {
         Body::Map { axes, stores } => map::emit(entry, axes, stores),
         Body::Contract(c) => contract::emit(entry, c),
-        Body::Stream(s) => stream::emit(entry, s),
+        Body::Stream(s) => stream::emit(entry, s, few),
         Body::TopK(t) => topk::emit(entry, t),
     });
     Abi::of(spec).info(spec, work.items, work.scratch, THREADS)

@@ -1,8 +1,18 @@
-//! The stream family: a block of threads for every point of the parallel axes.
+//! The stream family: by matrix instructions where the stream has a place for them (`plan`), else a block of threads for every
+//! point of the parallel axes.
 //!
-//! The innermost folded axis is cut into blocks of one index per thread, at multiples of the number of threads. Each
+//! In the general form that stands here
+//! //! The innermost folded axis is cut into blocks of one index per thread, at multiples of the number of threads. Each
 //! thread computes the inner products of its own index; a state without axes is folded over the threads in a fixed
 //! tree, a state with axes by threads that own its elements and visit the block's indices in order.
+
+mod block;
+mod finish;
+mod fold;
+mod left;
+pub(crate) mod plan;
+mod right;
+mod rows;
 
 use super::abi::Entry;
 use super::stores::{points, store_points};
@@ -95,8 +105,17 @@ fn repaired<'c>(scope: &Scope<'_, 'c>, state: &State, ty: Ty, mut running: Val<'
     running
 }
 
+/// Folds by matrix instructions where they have a place; `few` where a sequence has few tokens in a launch.
+pub fn emit(entry: &Entry, stream: &Stream, few: bool) -> Vec<Dim> {
+    let plan = plan::Plan::of(entry.spec, stream);
+    match plan.and_then(|plan| plan.shape(few).map(|shape| (plan, shape))) {
+        Some((plan, shape)) => fold::emit(entry, stream, &plan, shape, few),
+        None => emit_general(entry, stream),
+    }
+}
+
 /// A block of threads is one point of the parallel axes.
-pub fn emit(entry: &Entry, stream: &Stream) -> Vec<Dim> {
+fn emit_general(entry: &Entry, stream: &Stream) -> Vec<Dim> {
     let (e, scope) = (entry.emitter, entry.scope());
     let fold = Fold::new(entry, stream, &scope);
     let items: Vec<Dim> =
@@ -111,6 +130,21 @@ pub fn emit(entry: &Entry, stream: &Stream) -> Vec<Dim> {
     let count = points(entry.spec, &stream.finish_axes).expect("emission: a finish over an unknown length");
     store_points(entry, &at.with_results(&results), &stream.finish_axes, (zero, e.int(count as i64)), &stream.finish);
     items
+}
+
+/// The indices that a folded axis runs over, the first and the one after the last.
+fn range<'c>(entry: &Entry<'_, 'c>, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'c>, Val<'c>) {
+    let e = entry.emitter;
+    match entry.spec.axes[axis.0 as usize].extent {
+        KernelExtent::Keys { seq, of, causal, window } => {
+            let next = || e.add(at.position(of).value, e.int(1));
+            let end = if causal { next() } else { at.length(seq, of).value };
+            (window.map_or(e.int(0), |w| e.max(e.sub(next(), e.int(w as i64)), e.int(0))), end)
+        }
+        KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
+            (e.int(0), at.dim(entry.spec.dim(axis).expect("not keys")))
+        }
+    }
 }
 
 impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
@@ -161,24 +195,10 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         }
     }
 
-    fn range(&self, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'c>, Val<'c>) {
-        let e = self.entry.emitter;
-        match self.entry.spec.axes[axis.0 as usize].extent {
-            KernelExtent::Keys { seq, of, causal, window } => {
-                let next = || e.add(at.position(of).value, e.int(1));
-                let end = if causal { next() } else { at.length(seq, of).value };
-                (window.map_or(e.int(0), |w| e.max(e.sub(next(), e.int(w as i64)), e.int(0))), end)
-            }
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
-                (e.int(0), at.dim(self.entry.spec.dim(axis).expect("not keys")))
-            }
-        }
-    }
-
     fn nest(&self, at: &Scope<'_, 'c>, over: &[AxisRef]) {
         let (e, threads) = (self.entry.emitter, THREADS as i64);
         let (axis, rest) = over.split_first().expect("emission: a stream folds over an axis");
-        let (begin, end) = self.range(at, *axis);
+        let (begin, end) = range(self.entry, at, *axis);
         if !rest.is_empty() {
             return e.repeat(begin, end, 1, |i| self.nest(&at.bind(*axis, Lane::uniform(i)), rest));
         }

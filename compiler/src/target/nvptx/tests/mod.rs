@@ -2,6 +2,8 @@
 
 pub(crate) mod simulated;
 
+mod stream;
+
 use super::*;
 use crate::kernel::sample::projections;
 use crate::llvm::testing::ptxas;

@@ -1,0 +1,272 @@
+//! A stream folded by matrix instructions: a block of threads has a tile of rows and visits blocks of keys.
+//!
+//! One block of keys' pages is in shared memory at a time, right factors of the dots and of the products apart, so that those of
+//! the products arrive while the dots are computed, and the next block's while the products are. States stay in registers.
+
+use super::block::{Block, Held, Memory};
+use super::finish::{Kept, finish};
+use super::left::{self, LeftRows};
+use super::plan::{GROUPS, Kind, Plan, ROWS, Shape};
+use super::right::{self, RightTile};
+use super::rows::TileRows;
+use crate::kernel::{AxisRef, ExprRef, Stream};
+use crate::llvm::{Cmp, Lane, Scope, Ty, Val, WARP};
+use crate::target::nvptx::abi::Entry;
+use crate::target::nvptx::tuning::THREADS;
+use crate::target::points::bind_point;
+use llmc_artifact::Dim;
+
+/// Where a thread stands in its block: all `i64`s.
+#[derive(Clone, Copy)]
+pub struct Place<'c> {
+    /// The first row of its warp.
+    pub row: Val<'c>,
+    /// Which of the warps that share those rows it is in.
+    pub share: Val<'c>,
+    /// Its row in a fragment, and the other is 8 further.
+    pub group: Val<'c>,
+    /// Its pair of columns in a fragment.
+    pub pair: Val<'c>,
+}
+
+/// A tile being folded.
+pub struct Tile<'t, 'e, 'c> {
+    /// The kernel.
+    pub entry: &'e Entry<'e, 'c>,
+    /// What is folded.
+    pub stream: &'t Stream,
+    /// How.
+    pub plan: &'t Plan,
+    /// In which shape.
+    pub shape: Shape,
+    /// This thread.
+    pub place: Place<'c>,
+}
+
+/// Work items: points of the fixed axes, and tiles of rows. Where a tile has many tokens, there are as many items as there are
+/// tokens, and those past the last tile have nothing to do.
+pub fn emit(entry: &Entry, stream: &Stream, plan: &Plan, shape: Shape, few: bool) -> Vec<Dim> {
+    let (e, spec) = (entry.emitter, entry.spec);
+    let dim = |a: &AxisRef| spec.dim(*a).expect("emission: a stream parallel over keys");
+    let parts = Dim::Const(plan.group.div_ceil(shape.rows()));
+    let items: Vec<Dim> = plan.fixed.iter().map(dim).chain([dim(&plan.row), parts]).collect();
+    let scope = entry.scope();
+    let index = entry.item_index(&scope, &items);
+    let fixed = plan.fixed.iter().zip(&index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
+    let (token, part) = (index[plan.fixed.len()].value, index[plan.fixed.len() + 1].value);
+    let (group, size) = (e.int(plan.group as i64), e.int(shape.rows() as i64));
+    let (first, end) = match few {
+        true => {
+            let first = e.mul(token, group);
+            (e.add(first, e.mul(part, size)), e.add(first, group))
+        }
+        false => {
+            let all = e.mul(scope.dim(dim(&plan.row)), group);
+            // The last rows look back furthest: their tiles begin first.
+            let tiles = e.div(e.add(all, e.sub(size, e.int(1))), size);
+            let tile = e.add(e.mul(token, e.int(plan.group.div_ceil(shape.rows()) as i64)), part);
+            let tile = e.sub(e.sub(tiles, e.int(1)), tile);
+            (e.select(e.compare(Cmp::Ge, tile, e.int(0)), e.mul(tile, size), all), all)
+        }
+    };
+    e.when(e.compare(Cmp::Lt, first, end), || {
+        let rows = TileRows::new(entry, plan, fixed, first, end);
+        Tile { entry, stream, plan, shape, place: place(entry, shape) }.fold(&rows);
+    });
+    items
+}
+
+fn place<'c>(entry: &Entry<'_, 'c>, shape: Shape) -> Place<'c> {
+    let e = entry.emitter;
+    let wide = |v: Val<'c>| e.zext(v, Ty::I64);
+    let (warp, lane) = (wide(e.warp_index()), wide(e.lane_index()));
+    let sharers = e.int(shape.sharers() as i64);
+    let (group, share) = e.lane_div_rem(Lane::uniform(warp), Lane::uniform(sharers), 1);
+    Place {
+        row: e.mul(group.value, e.int(ROWS as i64)),
+        share: share.value,
+        group: e.lshr(lane, e.int(2)),
+        pair: e.and(lane, e.int(3)),
+    }
+}
+
+impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
+    fn fold(&self, rows: &TileRows<'e, 'c>) {
+        let (e, entry, keys) = (self.entry.emitter, self.entry, self.shape.keys);
+        let memory = self.memory();
+        memory.dots.iter().chain(&memory.products).for_each(|t| t.clear(entry));
+        self.fill_left(rows, &memory.left);
+        let surveyed = rows.survey(self.shape);
+        let own = [0, 8].map(|r| rows.row(e.add(self.place.row, e.add(self.place.group, e.int(r)))));
+        let first = rows.next_sequence(&surveyed, e.int32(-1));
+        let held = Held::start(self);
+        let carried: Vec<Val> = [first].into_iter().chain(Held::flat(&held)).collect();
+        let some = |now: &[Val<'c>]| e.compare(Cmp::Ne, now[0], e.int32(i32::MAX));
+        let last = e.while_each(&carried, some, |now| {
+            let run = rows.run(self.plan, &surveyed, now[0]);
+            let looking = [0, 1].map(|r| run.row(&own[r], self.plan.key));
+            let roots = self.hoisted();
+            looking.iter().for_each(|(scope, _)| scope.hoist(&roots, &[self.plan.key]));
+            let some = run.some();
+            let begin = e.and(run.begin, e.int(-(keys as i64)));
+            let begin = run.next_block(self.stream.visit, keys, begin);
+            let copy = |tiles: &[RightTile<'_, 'c>], base: Val<'c>| {
+                let at = some.bind(self.plan.key, Lane::uniform(base));
+                tiles.iter().for_each(|t| t.copy(entry, &at, base, run.end));
+            };
+            // What other threads wrote, or read for the run before.
+            e.barrier();
+            e.when(e.compare(Cmp::Lt, begin, run.end), || copy(&memory.dots, begin));
+            e.commit_copies();
+            let carried: Vec<Val> = [begin].into_iter().chain(now[1..].iter().copied()).collect();
+            let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], run.end);
+            let after = e.while_each(&carried, more, |now| {
+                let base = now[0];
+                let next = run.next_block(self.stream.visit, keys, e.add(base, e.int(keys as i64)));
+                let held = Held::of(self, &now[1..]);
+                e.wait_copies(0);
+                e.barrier();
+                copy(&memory.products, base);
+                e.commit_copies();
+                let block = Block::new(self, &memory, &looking, (base, run.end), held);
+                block.dots();
+                e.wait_copies(0);
+                e.barrier();
+                e.when(e.compare(Cmp::Lt, next, run.end), || copy(&memory.dots, next));
+                e.commit_copies();
+                block.states();
+                [next].into_iter().chain(Held::flat(&block.into_held())).collect()
+            });
+            let next = rows.next_sequence(&surveyed, now[0]);
+            [next].into_iter().chain(after[1..].iter().copied()).collect()
+        });
+        let held = Held::of(self, &last[1..]);
+        e.barrier();
+        let kept = self.keep(&held, &memory);
+        e.barrier();
+        let stream = self.stream;
+        let out = (self.shape.rows(), kept.as_slice());
+        finish(entry, stream, rows, out, (&stream.finish_axes, &stream.finish));
+    }
+
+    /// Expressions that are evaluated at every key.
+    fn hoisted(&self) -> Vec<ExprRef> {
+        let bodies = self.stream.states.iter().zip(&self.plan.states).flat_map(|(state, kind)| match kind {
+            Kind::Scalar => vec![state.body],
+            Kind::Product { factors, .. } => factors.clone(),
+        });
+        bodies.collect()
+    }
+
+    fn memory(&self) -> Memory<'t, 'c> {
+        let (entry, e, shape) = (self.entry, self.entry.emitter, self.shape);
+        let left = self.plan.dots.iter().map(|p| LeftRows::new(entry, shape.rows(), p.width)).collect();
+        let products: Vec<_> = self.plan.states.iter().filter_map(Kind::pages).collect();
+        let of_dots = self.plan.dots.iter().map(|p| (p, p.width.next_multiple_of(ROWS)));
+        let sized: Vec<_> =
+            of_dots.chain(products.iter().map(|p| (*p, shape.columns(p.width) * shape.sharers()))).collect();
+        let right: u64 = sized.iter().map(|(p, padded)| right::bytes(p, shape.keys, *padded)).sum();
+        let out: u64 = products.iter().map(|p| left::bytes(shape.rows(), p.width)).sum();
+        let room = entry.shared(Ty::I8, right.max(out));
+        let mut at = 0;
+        let mut tiles: Vec<RightTile> = Vec::new();
+        for (pages, padded) in sized {
+            tiles.push(RightTile::new(pages, e.offset(room, e.int(at as i64)), shape.keys, padded));
+            at += right::bytes(pages, shape.keys, padded);
+        }
+        let products = tiles.split_off(self.plan.dots.len());
+        let sharers = shape.sharers();
+        let factors = if sharers > 1 {
+            products.iter().map(|_| LeftRows::new(entry, shape.rows(), shape.keys)).collect()
+        } else {
+            vec![]
+        };
+        let parts = self.stream.states.iter().zip(&self.plan.states).map(|(state, kind)| match kind {
+            Kind::Scalar if sharers > 1 => Some(entry.shared(self.kept_type(state.body), GROUPS * shape.rows() * 4)),
+            Kind::Scalar | Kind::Product { .. } => None,
+        });
+        let scalars = self.stream.states.iter().map(|s| match s.axes.is_empty() {
+            true => Some(entry.shared(self.kept_type(s.body), shape.rows())),
+            false => None,
+        });
+        Memory { left, dots: tiles, products, factors, parts: parts.collect(), scalars: scalars.collect(), room }
+    }
+
+    /// How a value is kept in shared memory.
+    pub fn kept_type(&self, body: ExprRef) -> Ty {
+        super::kept_as(self.entry.spec.exprs.0[body.0 as usize].1)
+    }
+
+    /// Left factors of the dots, computed once; zeros past their width.
+    fn fill_left(&self, rows: &TileRows<'e, 'c>, left: &[LeftRows<'c>]) {
+        let e = self.entry.emitter;
+        for ((dot, pages), to) in self.stream.dots.iter().zip(&self.plan.dots).zip(left) {
+            let pairs = pages.width.next_multiple_of(ROWS) / 2;
+            self.entry.for_each(e.int((self.shape.rows() * pairs) as i64), |n| {
+                let (row, pair) = e.lane_div_rem(Lane::uniform(n), Lane::uniform(e.int(pairs as i64)), 1);
+                let scope = rows.bind(rows.number(row.value).0);
+                let column = e.mul(pair.value, e.int(2));
+                let one = |i: i64| {
+                    let column = e.add(column, e.int(i));
+                    let value =
+                        |scope: &Scope<'_, 'c>, column| bind_point(scope, &dot.reduce, column).real(dot.left).value;
+                    if pages.width.is_multiple_of(ROWS) {
+                        return value(&scope, column);
+                    }
+                    let inside = e.compare(Cmp::Lt, column, e.int(pages.width as i64));
+                    e.either(inside, || value(&rows.bind(rows.number(row.value).0), column), || e.f32(0.0))
+                };
+                to.store(e, row.value, column, [one(0), one(1)]);
+            });
+        }
+    }
+
+    /// States to shared memory, from where the finish reads them.
+    fn keep(&self, held: &[Held<'c>], memory: &Memory<'t, 'c>) -> Vec<Kept<'c>> {
+        let (e, place) = (self.entry.emitter, self.place);
+        let row = |r: i64| e.add(place.row, e.add(place.group, e.int(8 * r)));
+        let mut at = 0;
+        let mut kept = Vec::new();
+        for ((state, held), kind) in self.stream.states.iter().zip(held).zip(&self.plan.states) {
+            kept.push(match (held, kind) {
+                (Held::Scalar(values), _) => {
+                    let ty = self.kept_type(state.body);
+                    let array = memory.scalars[kept.len()].expect("emission: a state without axes has room");
+                    let speaks =
+                        e.and(e.compare(Cmp::Eq, place.pair, e.int(0)), e.compare(Cmp::Eq, place.share, e.int(0)));
+                    e.when(speaks, || {
+                        for (r, value) in values.iter().enumerate() {
+                            let value = if ty == Ty::I8 { e.zext(*value, Ty::I8) } else { *value };
+                            e.store(e.element(array, ty, row(r as i64)), value);
+                        }
+                    });
+                    Kept::Scalar(array, ty)
+                }
+                (Held::Product(sums), Kind::Product { pages, .. }) => {
+                    let array = LeftRows::within(e.offset(memory.room, e.int(at as i64)), pages.width);
+                    at += left::bytes(self.shape.rows(), pages.width);
+                    let columns = self.shape.columns(pages.width);
+                    let first = e.add(e.mul(place.share, e.int(columns as i64)), e.mul(place.pair, e.int(2)));
+                    for (j, sum) in sums.iter().enumerate() {
+                        let column = e.add(first, e.int(8 * j as i64));
+                        let inside = e.compare(Cmp::Lt, column, e.int(pages.width.next_multiple_of(ROWS) as i64));
+                        e.when(inside, || {
+                            array.store(e, row(0), column, [sum[0], sum[1]]);
+                            array.store(e, row(1), column, [sum[2], sum[3]]);
+                        });
+                    }
+                    Kept::Product(array)
+                }
+                (Held::Product(_), Kind::Scalar) => panic!("emission: a state with axes is a product"),
+            });
+        }
+        kept
+    }
+}
+
+/// Columns of a product that a warp computes, in eights.
+pub fn eights(shape: Shape, width: u64) -> u64 {
+    shape.columns(width) / 8
+}
+
+const _: () = assert!(THREADS.is_multiple_of(WARP));

@@ -1,0 +1,222 @@
+//! Right factors of matrix instructions: a block of keys' pages in shared memory.
+//!
+//! A tile is lines of chunks of 16 bytes. Where chunks are elements of one key, a line is a key; where they are keys of one column,
+//! a line is a column. Lines are an odd number of chunks apart, so that eight lines' chunks fall into different banks. What a
+//! matrix needs beyond the pages' width is zeros, and so is what lies past the last key that counts.
+
+use super::plan::{COLUMNS, Pages, ROWS, Run};
+use crate::llvm::{CHUNK, Cmp, Emitter, Lane, Scope, Ty, Val};
+use crate::target::nvptx::abi::Entry;
+use crate::target::nvptx::tuning::THREADS;
+use crate::target::points::bind_point;
+use llmc_artifact::plan::PAGE_TOKENS;
+
+/// Elements of a chunk.
+const ELEMENTS: u64 = CHUNK as u64 / 2;
+
+/// Lines, and bytes from one to the next.
+fn lines(pages: &Pages, keys: u64, padded: u64) -> (u64, u64) {
+    let (lines, along) = match pages.run {
+        Run::Columns | Run::Single => (keys, padded),
+        Run::Keys => (padded, keys),
+    };
+    (lines, (along.div_ceil(ELEMENTS) | 1) * CHUNK as u64)
+}
+
+/// Bytes of a tile.
+pub fn bytes(pages: &Pages, keys: u64, padded: u64) -> u64 {
+    let (lines, stride) = lines(pages, keys, padded);
+    lines * stride
+}
+
+/// A tile.
+pub struct RightTile<'p, 'c> {
+    pages: &'p Pages,
+    array: Val<'c>,
+    keys: u64,
+    lines: u64,
+    stride: u64,
+    padded: u64,
+}
+
+/// Which of a tile's dimensions is the depth of a product.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Columns are summed: keys are the result's columns.
+    Columns,
+    /// Keys are summed.
+    Keys,
+}
+
+impl<'p, 'c> RightTile<'p, 'c> {
+    /// A tile in an array of as many bytes as [`bytes`] says.
+    pub fn new(pages: &'p Pages, array: Val<'c>, keys: u64, padded: u64) -> RightTile<'p, 'c> {
+        let (lines, stride) = lines(pages, keys, padded);
+        RightTile { pages, array, keys, lines, stride, padded }
+    }
+
+    /// Zeros where copies never write.
+    pub fn clear(&self, entry: &Entry<'_, 'c>) {
+        let e = entry.emitter;
+        if self.padded > self.pages.width {
+            let chunks = self.lines * self.stride / CHUNK as u64;
+            entry.for_each(e.int(chunks as i64), |i| {
+                let at = e.offset(self.array, e.mul(i, e.int(CHUNK as i64)));
+                e.store_chunk(at, e.zero(Ty::I32, CHUNK / 4));
+            });
+        }
+    }
+
+    /// Starts copying a block of keys. The scope's key is the block's first; keys from `end` on become zeros.
+    pub fn copy(&self, entry: &Entry<'_, 'c>, scope: &Scope<'_, 'c>, base: Val<'c>, end: Val<'c>) {
+        let e = entry.emitter;
+        let (count, along) = match self.pages.run {
+            Run::Columns => (self.keys, self.pages.width / ELEMENTS),
+            Run::Keys => (self.pages.width, self.keys / ELEMENTS),
+            Run::Single => (self.keys, self.pages.width),
+        };
+        let operand = entry.args.operand(self.pages.operand);
+        let start = scope.page_start(self.pages.operand, &self.pages.index);
+        let page = e.element(operand, Ty::I16, start);
+        let slot = e.and(base, e.int(PAGE_TOKENS as i64 - 1));
+        let one = |line: Val<'c>, at: Val<'c>| match self.pages.run {
+            Run::Columns => self.copy_columns(scope, page, (line, at), e.add(slot, line), e.add(base, line), end),
+            Run::Keys => self.copy_keys(scope, page, (line, at), slot, e.sub(end, base)),
+            Run::Single => self.copy_one(scope, page, (line, at), e.add(slot, line), e.add(base, line), end),
+        };
+        deal_out(entry, count, along, one);
+    }
+
+    fn copy_columns(
+        &self,
+        scope: &Scope<'_, 'c>,
+        page: Val<'c>,
+        (line, chunk): (Val<'c>, Val<'c>),
+        slot: Val<'c>,
+        key: Val<'c>,
+        end: Val<'c>,
+    ) {
+        let e = scope.emitter();
+        let first = e.mul(chunk, e.int(ELEMENTS as i64));
+        let from = self.element(scope, page, first, slot);
+        let valid = e.select(e.compare(Cmp::Lt, key, end), e.int32(CHUNK as i32), e.int32(0));
+        e.copy_async(self.place(e, line, chunk), from, CHUNK, Some(valid));
+    }
+
+    fn copy_keys(
+        &self,
+        scope: &Scope<'_, 'c>,
+        page: Val<'c>,
+        (line, chunk): (Val<'c>, Val<'c>),
+        slot: Val<'c>,
+        left: Val<'c>,
+    ) {
+        let e = scope.emitter();
+        let first = e.mul(chunk, e.int(ELEMENTS as i64));
+        let from = self.element(scope, page, line, e.add(slot, first));
+        let keys = e.min(e.max(e.sub(left, first), e.int(0)), e.int(ELEMENTS as i64));
+        let valid = e.trunc(e.mul(keys, e.int(2)), Ty::I32);
+        e.copy_async(self.place(e, line, chunk), from, CHUNK, Some(valid));
+    }
+
+    fn copy_one(
+        &self,
+        scope: &Scope<'_, 'c>,
+        page: Val<'c>,
+        (line, column): (Val<'c>, Val<'c>),
+        slot: Val<'c>,
+        key: Val<'c>,
+        end: Val<'c>,
+    ) {
+        let e = scope.emitter();
+        let from = self.element(scope, page, column, slot);
+        let value = e.either(e.compare(Cmp::Lt, key, end), || e.load(Ty::I16, 1, from), || e.zero(Ty::I16, 1));
+        let line = e.offset(self.array, e.mul(line, e.int(self.stride as i64)));
+        e.store(e.element(line, Ty::I16, column), value);
+    }
+
+    /// The address of an element of the page.
+    fn element(&self, scope: &Scope<'_, 'c>, page: Val<'c>, column: Val<'c>, slot: Val<'c>) -> Val<'c> {
+        let at = bind_point(scope, &self.pages.columns, column);
+        let within = at.within_page(self.pages.operand, &self.pages.index, Lane::uniform(slot));
+        scope.emitter().element(page, Ty::I16, within.value)
+    }
+
+    fn place(&self, e: &Emitter<'c>, line: Val<'c>, chunk: Val<'c>) -> Val<'c> {
+        let at = e.add(e.mul(line, e.int(self.stride as i64)), e.mul(chunk, e.int(CHUNK as i64)));
+        e.offset(self.array, at)
+    }
+
+    /// Whether chunks lie along the depth.
+    fn is_along(&self, depth: Depth) -> bool {
+        match self.pages.run {
+            Run::Columns | Run::Single => depth == Depth::Columns,
+            Run::Keys => depth == Depth::Keys,
+        }
+    }
+
+    /// Where this lane's row of a matrix begins, for the result's columns from `first` on, an `i64` that is a multiple of
+    /// [`COLUMNS`].
+    pub fn lane_place(&self, e: &Emitter<'c>, depth: Depth, first: Val<'c>) -> Val<'c> {
+        let lane = e.zext(e.lane_index(), Ty::I64);
+        let bit = |n: i64| e.and(e.lshr(lane, e.int(n)), e.int(1));
+        let within = e.and(lane, e.int(7));
+        // Matrices 0 and 1 are the halves of the depth, 2 and 3 those of the next columns.
+        let (deep, next) = (bit(3), bit(4));
+        let eight = |v: Val<'c>| e.mul(v, e.int(COLUMNS as i64));
+        let (line, chunk) = match self.is_along(depth) {
+            true => (e.add(e.add(first, within), eight(next)), deep),
+            false => (e.add(within, eight(deep)), e.add(e.lshr(first, e.int(3)), next)),
+        };
+        self.place(e, line, chunk)
+    }
+
+    /// Fragments of 16 of the depth, from `deep` sixteens on, and of `count` (1 or 2) times [`COLUMNS`] columns from `right`
+    /// eights on behind the lane's place.
+    pub fn fragments(
+        &self,
+        e: &Emitter<'c>,
+        depth: Depth,
+        place: Val<'c>,
+        deep: u64,
+        right: u64,
+        count: u64,
+    ) -> Vec<[Val<'c>; 2]> {
+        let along = self.is_along(depth);
+        let (lines, chunks) = if along { (COLUMNS * right, 2 * deep) } else { (ROWS * deep, right) };
+        let at = e.offset(place, e.int((lines * self.stride + chunks * CHUNK as u64) as i64));
+        let words = e.load_matrices(2 * count as u32, !along, at);
+        words.chunks_exact(2).map(|w| [w[0], w[1]]).collect()
+    }
+
+    /// What it is a tile of.
+    pub fn pages(&self) -> &Pages {
+        self.pages
+    }
+}
+
+/// Deals `count` lines of `along` pieces out to the block's threads, neighbours side by side.
+fn deal_out<'c>(entry: &Entry<'_, 'c>, count: u64, along: u64, body: impl Fn(Val<'c>, Val<'c>)) {
+    let (e, threads) = (entry.emitter, THREADS as u64);
+    let number = |n: u64| e.int(n as i64);
+    let total = count * along;
+    let split = |n: Val<'c>| {
+        let (line, at) = e.lane_div_rem(Lane::uniform(n), Lane::uniform(number(along)), 1);
+        (line.value, at.value)
+    };
+    let (line, at) = split(entry.thread);
+    let even = threads.is_multiple_of(along);
+    let round = |n: u64| match even {
+        // The threads are whole lines: the place in a line stays.
+        true => body(e.add(line, number(n * (threads / along))), at),
+        false => {
+            let (line, at) = split(e.add(entry.thread, number(n * threads)));
+            body(line, at);
+        }
+    };
+    (0..total / threads).for_each(&round);
+    let rest = total % threads;
+    if rest > 0 {
+        e.when(e.compare(Cmp::Lt, entry.thread, number(rest)), || round(total / threads));
+    }
+}

@@ -1,0 +1,179 @@
+//! The rows of a tile: which points of the parallel axes they are, and which keys they look at.
+//!
+//! Rows are numbered token by token, the packed axes within each. Those of one tile may belong to several sequences, whose pages are
+//! not the same: a tile is folded run by run, a run for each sequence in order of its number, and a row takes part in one.
+//! Every warp surveys all rows of the tile, so that all of them decide alike without asking each other.
+
+use super::plan::{Plan, Shape};
+use super::range;
+use crate::kernel::{AxisRef, Visit};
+use crate::llvm::{Cmp, Emitter, Lane, Precision, Scope, Ty, Val, WARP};
+use crate::target::nvptx::abi::Entry;
+use crate::target::points::bind_point;
+
+/// The rows of one tile.
+pub struct TileRows<'e, 'c> {
+    entry: &'e Entry<'e, 'c>,
+    /// The row axis, then the packed ones.
+    axes: Vec<AxisRef>,
+    /// At the work item's point of the other axes.
+    fixed: Scope<'e, 'c>,
+    first: Val<'c>,
+    end: Val<'c>,
+}
+
+/// A row at its point.
+pub struct Row<'e, 'c> {
+    scope: Scope<'e, 'c>,
+    number: Val<'c>,
+    exists: Val<'c>,
+    /// An `i32`.
+    sequence: Val<'c>,
+}
+
+/// A row's part in a run: the keys that it looks at, `i32`s; none where it belongs to another sequence.
+#[derive(Clone, Copy)]
+pub struct Sight<'c> {
+    inside: Val<'c>,
+    /// The first key.
+    pub begin: Val<'c>,
+    /// The one after the last.
+    pub end: Val<'c>,
+}
+
+/// The rows of a tile that belong to one sequence.
+pub struct SequenceRun<'r, 'e, 'c> {
+    rows: &'r TileRows<'e, 'c>,
+    surveyed: Vec<(&'r Row<'e, 'c>, Sight<'c>)>,
+    /// The number of one of its rows.
+    some: Val<'c>,
+    sequence: Val<'c>,
+    /// The first key that any of them looks at, an `i64`.
+    pub begin: Val<'c>,
+    /// The key after the last, an `i64`.
+    pub end: Val<'c>,
+}
+
+impl<'e, 'c> TileRows<'e, 'c> {
+    /// Rows `first..` of a tile, as far as `end`.
+    pub fn new(
+        entry: &'e Entry<'e, 'c>,
+        plan: &Plan,
+        fixed: Scope<'e, 'c>,
+        first: Val<'c>,
+        end: Val<'c>,
+    ) -> TileRows<'e, 'c> {
+        let axes = [plan.row].into_iter().chain(plan.packed.iter().copied()).collect();
+        TileRows { entry, axes, fixed, first, end }
+    }
+
+    /// The scope at the row with this number.
+    pub fn bind(&self, number: Val<'c>) -> Scope<'e, 'c> {
+        bind_point(&self.fixed, &self.axes, number)
+    }
+
+    /// The number of row `at` of the tile, and whether there is one; a row past the end stands where the last one does.
+    pub fn number(&self, at: Val<'c>) -> (Val<'c>, Val<'c>) {
+        let e = self.entry.emitter;
+        let number = e.add(self.first, at);
+        (e.min(number, e.sub(self.end, e.int(1))), e.compare(Cmp::Lt, number, self.end))
+    }
+
+    /// Row `at` of the tile.
+    pub fn row(&self, at: Val<'c>) -> Row<'e, 'c> {
+        let e = self.entry.emitter;
+        let (number, exists) = self.number(at);
+        let scope = self.bind(number);
+        let sequence = e.trunc(scope.sequence_of(self.axes[0]).value, Ty::I32);
+        Row { scope, number, exists, sequence }
+    }
+
+    /// The rows that this lane looks after for its warp.
+    pub fn survey(&self, shape: Shape) -> Vec<Row<'e, 'c>> {
+        let e = self.entry.emitter;
+        let lane = e.zext(e.lane_index(), Ty::I64);
+        let lane = e.and(lane, e.int(shape.rows().min(WARP as u64) as i64 - 1));
+        let rows = (0..shape.rows().div_ceil(WARP as u64)).map(|n| e.add(lane, e.int((n * WARP as u64) as i64)));
+        rows.map(|at| self.row(at)).collect()
+    }
+
+    /// The next sequence of the tile's rows, by number; the largest `i32` after the last.
+    pub fn next_sequence(&self, surveyed: &[Row<'e, 'c>], after: Val<'c>) -> Val<'c> {
+        let e = self.entry.emitter;
+        let candidates = surveyed.iter().map(|row| {
+            let later = e.and(row.exists, e.compare(Cmp::Gt, row.sequence, after));
+            e.select(later, row.sequence, e.int32(i32::MAX))
+        });
+        least(e, candidates)
+    }
+
+    /// The rows of a sequence.
+    pub fn run<'r>(&'r self, plan: &Plan, surveyed: &'r [Row<'e, 'c>], sequence: Val<'c>) -> SequenceRun<'r, 'e, 'c> {
+        let e = self.entry.emitter;
+        let surveyed: Vec<_> = surveyed.iter().map(|row| (row, row.sight(self.entry, plan.key, sequence))).collect();
+        let of =
+            |f: &dyn Fn(&Row<'e, 'c>, &Sight<'c>) -> Val<'c>| surveyed.iter().map(|(r, s)| f(r, s)).collect::<Vec<_>>();
+        let none = e.int32(i32::MAX);
+        let begin = least(e, of(&|_, s| e.select(s.inside, s.begin, none)).into_iter());
+        let end = e.sub(e.int32(0), least(e, of(&|_, s| e.sub(e.int32(0), s.end)).into_iter()));
+        let some = least(e, of(&|r, s| e.select(s.inside, e.trunc(r.number, Ty::I32), none)).into_iter());
+        let [begin, end, some] = [begin, end, some].map(|v| e.sext(v, Ty::I64));
+        SequenceRun { rows: self, surveyed, some, sequence, begin, end }
+    }
+}
+
+/// The least of the warp's values.
+fn least<'c>(e: &Emitter<'c>, values: impl Iterator<Item = Val<'c>>) -> Val<'c> {
+    let mine = values.reduce(|a, b| e.min(a, b)).expect("emission: a tile has rows");
+    e.fold_warp(mine, WARP, |a, b| e.min(a, b))
+}
+
+impl<'e, 'c> Row<'e, 'c> {
+    /// Which keys of a sequence the row looks at.
+    fn sight(&self, entry: &Entry<'_, 'c>, key: AxisRef, sequence: Val<'c>) -> Sight<'c> {
+        let e = entry.emitter;
+        let inside = e.and(self.exists, e.compare(Cmp::Eq, self.sequence, sequence));
+        let (begin, end) = range(entry, &self.scope, key);
+        let only = |v: Val<'c>| e.select(inside, e.trunc(v, Ty::I32), e.int32(0));
+        Sight { inside, begin: only(begin), end: only(end) }
+    }
+}
+
+impl<'e, 'c> SequenceRun<'_, 'e, 'c> {
+    /// A row's scope in the run and the keys that it looks at; a row of another sequence stands where one of this does.
+    pub fn row(&self, row: &Row<'e, 'c>, key: AxisRef) -> (Scope<'e, 'c>, Sight<'c>) {
+        let e = self.rows.entry.emitter;
+        let sight = row.sight(self.rows.entry, key, self.sequence);
+        (self.rows.bind(e.select(sight.inside, row.number, self.some)), sight)
+    }
+
+    /// Some row of the run.
+    pub fn some(&self) -> Scope<'e, 'c> {
+        self.rows.bind(self.some)
+    }
+
+    /// The first block of keys from `base` on that some row visits; not below the run's end where none does.
+    pub fn next_block(&self, visit: Option<Visit>, keys: u64, base: Val<'c>) -> Val<'c> {
+        let Some(visit) = visit else { return base };
+        let e = self.rows.entry.emitter;
+        let empty = |at: &[Val<'c>]| e.and(e.compare(Cmp::Lt, at[0], self.end), e.not(self.visits(visit, keys, at[0])));
+        e.while_each(&[base], empty, |at| vec![e.add(at[0], e.int(keys as i64))])[0]
+    }
+
+    fn visits(&self, visit: Visit, keys: u64, base: Val<'c>) -> Val<'c> {
+        let e = self.rows.entry.emitter;
+        let after = e.min(e.add(base, e.int(keys as i64)), self.end);
+        let wanted = self.surveyed.iter().map(|(row, sight)| {
+            let begin = e.select(sight.inside, e.sext(sight.begin, Ty::I64), base);
+            let end = e.select(sight.inside, e.sext(sight.end, Ty::I64), after);
+            let (first, last) = (e.max(base, begin), e.sub(e.min(after, end), e.int(1)));
+            let at = row.scope.bind(visit.first, Lane::uniform(first)).bind(visit.last, Lane::uniform(last));
+            let any = e.and(sight.inside, e.compare(Cmp::Le, first, last));
+            // The least of -1 and 0.
+            let wanted = e.and(any, at.value(visit.condition, Precision::Single).value);
+            e.select(wanted, e.int32(-1), e.int32(0))
+        });
+        let found = least(e, wanted);
+        e.compare(Cmp::Ne, found, e.int32(0))
+    }
+}
