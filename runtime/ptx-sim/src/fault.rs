@@ -97,8 +97,11 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let at = |p: [u32; 3]| format!("({}, {}, {})", p[0], p[1], p[2]);
         write!(f, "{}: {}", self.kind.name(), self.message)?;
-        write!(f, "\n  kernel `{}`, line {}", self.kernel, self.line)?;
-        write!(f, ", block {}, thread {}", at(self.block), at(self.thread))?;
+        write!(f, "\n  kernel `{}`", self.kernel)?;
+        // A launch that is refused has got nowhere.
+        if self.line > 0 {
+            write!(f, ", line {}, block {}, thread {}", self.line, at(self.block), at(self.thread))?;
+        }
         match self.other {
             Some((line, thread)) => write!(f, "\n  against line {line}, thread {}", at(thread)),
             None => Ok(()),

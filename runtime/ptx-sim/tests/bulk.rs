@@ -1,7 +1,11 @@
 //! Mbarriers and bulk copies: what arrives where, what is told of those who do not wait, and a pipeline of both with products.
 
+#[allow(dead_code, reason = "the pipeline alone is used")]
+mod support;
+
 use llmc_ptx_sim::syntax::Module;
 use llmc_ptx_sim::{Counters, Fault, FaultKind, Launch, Memory, Program, Swizzle, TensorMap};
+use support::pipeline::{Product, TEXT as PIPELINE};
 
 fn launch(text: &str, memory: &mut Memory, threads: u32, seed: u64, values: &[&[u8]]) -> Result<Counters, Box<Fault>> {
     let program = Program::load(Module::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}")), memory).unwrap();
@@ -247,33 +251,11 @@ fn bytes_go_through_shared_memory() {
     assert_eq!(kind("@!%p2 bra $wait;", ""), FaultKind::NotWaited);
 }
 
-/// `d[64, 64] = sum[k](a[64, k] * b[64, k])`: a warp brings tiles of 64 by 64 through two stages, four warps multiply.
-const PIPELINE: &str = include_str!("ptx/pipeline.ptx");
-
-fn number(which: usize, row: usize, k: usize) -> f32 {
-    ((row * (5 + which) + k * (3 + which)) % 13) as f32 - 6.0
-}
-
-fn pipeline(text: &str, k: usize, seed: u64) -> Result<(Vec<f32>, Counters), Box<Fault>> {
-    let mut memory = Memory::new();
-    let map = |memory: &mut Memory, which: usize| {
-        let bf16 = |x: f32| ((x.to_bits() >> 16) as u16).to_le_bytes();
-        let bytes = (0..64 * k).flat_map(|i| bf16(number(which, i / k, i % k))).collect();
-        let address = memory.upload("matrix", bytes);
-        let (sizes, strides) = (vec![k as u64, 64], vec![2 * k as u64]);
-        TensorMap { address, element: 2, sizes, strides, tile: vec![64, 64], swizzle: Swizzle::B128 }.encode().unwrap()
-    };
-    let (a, b) = (map(&mut memory, 0), map(&mut memory, 1));
-    let d = memory.allocate("d", 64 * 64 * 4);
-    let steps = k.div_ceil(64) as u32;
-    let counters = launch(text, &mut memory, 160, seed, &[&a, &b, &d.to_le_bytes(), &steps.to_le_bytes()])?;
-    let bytes = memory.bytes(d, 64 * 64 * 4).unwrap().chunks(4);
-    Ok((bytes.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(), counters))
-}
-
-fn expected(k: usize) -> Vec<f32> {
-    let dot = |r: usize, c: usize| (0..k).map(|k| number(0, r, k) * number(1, c, k)).sum();
-    (0..64 * 64).map(|i| dot(i / 64, i % 64)).collect()
+/// Runs the pipeline on matrices of this length.
+fn pipeline(text: &str, k: usize, seed: u64) -> Result<(Product, Counters), Box<Fault>> {
+    let mut product = Product::new(text, k);
+    let counters = product.run(seed)?;
+    Ok((product, counters))
 }
 
 #[test]
@@ -281,8 +263,8 @@ fn a_pipeline_multiplies_under_every_schedule() {
     // 264 is four tiles and a remainder, which is zeros.
     for k in [64, 128, 264] {
         for seed in 0..5 {
-            let (d, counters) = pipeline(PIPELINE, k, seed).unwrap_or_else(|f| panic!("seed {seed}: {f}"));
-            assert!(d == expected(k), "{k}, seed {seed}");
+            let (p, counters) = pipeline(PIPELINE, k, seed).unwrap_or_else(|f| panic!("seed {seed}: {f}"));
+            assert!(p.result() == p.expected(), "{k}, seed {seed}");
             assert_eq!(counters.matrix_flops, 2 * 64 * 64 * 64 * k.div_ceil(64) as u64);
         }
     }
@@ -310,11 +292,12 @@ fn bugs_of_a_pipeline_are_found() {
     for (from, to, kinds) in bugs {
         assert_eq!(PIPELINE.matches(from).count(), 1, "{from}");
         let text = PIPELINE.replacen(from, to, 1);
-        let fault = *pipeline(&text, 264, 0).expect_err(from);
+        let Err(fault) = pipeline(&text, 264, 0) else { panic!("{from}: a planted bug is not found") };
         println!("{from}: {fault}");
         assert!(kinds.contains(&fault.kind), "{from}: {fault}");
     }
     // The next sixteen steps of the sum are read from the wrong place.
     let text = PIPELINE.replacen("add.u64 %rd12, %rd10, 2;", "add.u64 %rd12, %rd10, 4;", 1);
-    assert_ne!(pipeline(&text, 128, 0).unwrap_or_else(|f| panic!("{f}")).0, expected(128));
+    let (p, _) = pipeline(&text, 128, 0).unwrap_or_else(|f| panic!("{f}"));
+    assert_ne!(p.result(), p.expected());
 }

@@ -1,9 +1,9 @@
 //! A block: its warps take turns, and meet at barriers.
 
-use super::Machine;
 use super::shadow::{Cell, Times, UNITS, merge};
 use super::warp::{Arrival, State, Warp};
 use super::wgmma::Log;
+use super::{Machine, START};
 use crate::fault::{Fault, FaultKind, Problem};
 use crate::program::{LANES, Op, Vote};
 
@@ -43,6 +43,7 @@ impl Machine<'_> {
         self.counters.blocks += 1;
         let threads: u32 = self.launch.block.iter().product();
         let count = threads.div_ceil(LANES as u32);
+        self.fuel = self.fuel.saturating_sub(START * count as u64).max(1);
         self.local.clear();
         self.local.resize(self.kernel.local as usize * threads as usize, 0);
         self.global_shadow.start_block();

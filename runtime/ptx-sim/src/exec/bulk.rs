@@ -143,34 +143,49 @@ impl Machine<'_> {
         (groups.agents, groups.open, groups.pc) = (Some(agents), true, pc);
         let (reads, writes) = (self.agent_record(agents[0], lane, pc), self.agent_record(agents[1], lane, pc));
         for row in &plan.rows {
-            let mut bytes = Vec::with_capacity(row.bytes as usize);
-            for near in row.near..row.near + row.bytes {
-                let from = plan.swizzle.apply(near & !(UNIT - 1)) + near % UNIT;
-                bytes.push(self.async_read(warp, lane, from, reads)?);
+            // What lies outside a tensor is not even read.
+            let Some(far) = row.far else { continue };
+            let (first, end) = (row.near & !(UNIT - 1), row.near + row.bytes);
+            let mut bytes = Vec::with_capacity(row.bytes as usize + 2 * UNIT as usize);
+            for near in (first..end).step_by(UNIT as usize) {
+                bytes.extend(self.async_read(warp, lane, plan.swizzle.apply(near), reads)?);
             }
-            if let Some(far) = row.far {
-                self.bulk_write(warp, lane, far, &bytes, writes)?;
-            }
+            let skipped = (row.near - first) as usize;
+            self.bulk_write(warp, lane, far, &bytes[skipped..skipped + row.bytes as usize], writes)?;
         }
         Ok(())
     }
 
-    /// A byte of shared memory, read by an agent for a thread.
-    pub fn async_read(&mut self, warp: &Warp, lane: usize, address: u64, record: Record) -> Result<u8, Box<Problem>> {
-        let range = shared_range(address, 1, self.shared.len(), "read")?;
-        let cell = self.shared_shadow[range.start];
-        if cell.copy != Record::default() {
-            return Err(not_waited(cell.copy));
-        }
-        if cell.writer.time() < self.clock {
-            return Err(never_written(address));
-        }
+    /// Sixteen bytes of shared memory, read by an agent for a thread.
+    pub fn async_read(
+        &mut self,
+        warp: &Warp,
+        lane: usize,
+        address: u64,
+        record: Record,
+    ) -> Result<[u8; 16], Box<Problem>> {
+        let range = shared_range(address, UNIT as usize, self.shared.len(), "read")?;
         let who = Who { order: &warp.order, lane: lane as u32, pc: warp.pc, strong: false };
-        self.shared_shadow[range.start].read_as(&who, record)?;
-        if !self.is_shown(warp, lane, cell.writer) {
-            return Err(not_fenced(cell.writer, lane));
+        let (start, mut shown) = (self.clock, Record::default());
+        let cells = &mut self.shared_shadow[range.clone()];
+        for (i, cell) in cells.iter_mut().enumerate() {
+            if cell.copy != Record::default() {
+                return Err(not_waited(cell.copy));
+            }
+            if cell.writer.time() < start {
+                return Err(never_written(address + i as u64));
+            }
+            cell.read_as(&who, record)?;
         }
-        Ok(self.shared[range.start])
+        // Neighbours mostly have one writer.
+        for i in range.clone() {
+            let writer = self.shared_shadow[i].writer;
+            if writer != shown && !self.is_shown(warp, lane, writer) {
+                return Err(not_fenced(writer, lane));
+            }
+            shown = writer;
+        }
+        Ok(self.shared[range].try_into().expect("sixteen bytes"))
     }
 
     fn bulk_read(&mut self, warp: &Warp, lane: usize, address: u64, into: &mut [u8]) -> Result<(), Box<Problem>> {

@@ -23,6 +23,10 @@ use std::collections::BTreeMap;
 
 /// Threads that a block can have.
 const THREADS_LIMIT: u64 = 1024;
+/// Blocks that a grid can have along each axis.
+const GRID_LIMIT: [u32; 3] = [i32::MAX as u32, 65535, 65535];
+/// Instructions that the start of a warp counts for, so that a grid of empty blocks has an end too.
+const START: u64 = 64;
 
 /// How a kernel is launched.
 #[derive(Clone, Debug)]
@@ -146,6 +150,9 @@ impl Kernel {
                 "a block of {:?} threads, the kernel asks for {:?}",
                 launch.block, self.exact_threads
             ));
+        }
+        if launch.grid.iter().zip(GRID_LIMIT).any(|(n, most)| *n == 0 || *n > most) {
+            return refuse(format!("a grid of {:?} blocks; there can be 1 to {GRID_LIMIT:?}", launch.grid));
         }
         let shared = self.shared_bytes(launch);
         if shared > self.shared_limit {

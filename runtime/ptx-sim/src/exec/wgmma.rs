@@ -206,10 +206,7 @@ impl Machine<'_> {
         for row in (0..rows).step_by(row_step) {
             for inner in (0..INNER).step_by(inner_step) {
                 let at = d.address(first + row, inner, transposed);
-                let mut eight = [0u8; 16];
-                for (i, byte) in eight.iter_mut().enumerate() {
-                    *byte = self.async_read(warp, 0, at + i as u64, record)?;
-                }
+                let eight = self.async_read(warp, 0, at, record)?;
                 for (i, pair) in eight.chunks_exact(2).enumerate() {
                     let x = widen(u16::from_le_bytes([pair[0], pair[1]]) as u64, ty);
                     if transposed { put(row + i, inner, x) } else { put(row, inner + i, x) }

@@ -1,5 +1,8 @@
 //! Attention as llmc emitted it, with its operands.
 
+#[allow(dead_code, reason = "not every test has it")]
+pub mod pipeline;
+
 use llmc_ptx_sim::syntax::Module;
 use llmc_ptx_sim::{Counters, Fault, Kernel, Launch, Memory, Program};
 
