@@ -3,7 +3,7 @@
 //! What enters is a block with the sets of caches and the forms that its algebra ranks best; what leaves is one set, and
 //! for each role the kernels of one form that reads nothing else. The extraction's estimate adds up single operations;
 //! here every candidate's kernels are formed and costed whole: bytes, operations, launches, shared values once. Both
-//! roles run the same kernels unless kernels of their own are worth it.
+//! roles run the same kernels unless kernels of their own are worth it; whether a fold is cut into parts each decides for itself.
 
 use crate::cost::{Cost, Role};
 use crate::egraph::{BlockFacts, Costing, Extracted, Optimized, optimize_for};
@@ -145,6 +145,14 @@ fn cost_for(fused: &Fused, role: Role, facts: &Facts) -> Cost {
     group::whole_cost(fused, &Facts { role, ..facts.clone() })
 }
 
+/// Kernels as a role would have them: its folds cut into parts, or not.
+fn cut_for(fused: &Fused, role: Role) -> Fused {
+    let mut own = fused.clone();
+    own.facts.role = role;
+    group::parts::cut_all(&mut own);
+    own
+}
+
 /// The cheapest kernels for each role, or kernels for both where those come close.
 fn combine(found: [Vec<Formed>; 2], facts: &Facts) -> Option<([Picked; 2], Pair)> {
     let all: Vec<(&Formed, &Fused, [Cost; 2])> = (found.iter().flatten())
@@ -168,11 +176,11 @@ fn combine(found: [Vec<Formed>; 2], facts: &Facts) -> Option<([Picked; 2], Pair)
         let picked =
             |n: usize, role: Role| Picked { of: all[n].0.role, form: all[n].0.form, cost: all[n].2[role as usize] };
         let chosen = [picked(a, Role::Prefill), picked(b, Role::Decode)];
-        let mut prefill = all[a].1.clone();
-        if a == b {
+        let [mut prefill, mut decode] =
+            [(a, Role::Prefill), (b, Role::Decode)].map(|(n, role)| cut_for(all[n].1, role));
+        if a == b && prefill.groups == decode.groups {
             return Some((chosen, Pair { prefill, decode: None }));
         }
-        let mut decode = all[b].1.clone();
         group::agree(&mut prefill, &mut decode).ok()?;
         Some((chosen, Pair { prefill, decode: Some(decode) }))
     })

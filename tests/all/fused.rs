@@ -2,9 +2,9 @@
 
 use super::support::cases::{golden, load, root};
 use llmc_artifact::Format;
-use llmc_compiler::cost::Role;
+use llmc_compiler::cost::{self, Role};
 use llmc_compiler::group::{Facts, Machine, Unsupported, WeightFact, fused_text};
-use llmc_compiler::kernel::{Body, KernelSpec, verify};
+use llmc_compiler::kernel::{Body, KernelExtent, KernelSpec, verify};
 use llmc_compiler::pipeline::{BlockStages as Block, compile_block};
 use llmc_compiler::rules::Laws;
 use llmc_frontend::graph::{BlockId, Model, Op};
@@ -20,19 +20,18 @@ fn blocks(name: &str, text: &str, format: Format) -> Vec<Block> {
 }
 
 fn try_blocks(name: &str, text: &str, format: Format) -> Result<Vec<Block>, Unsupported> {
+    try_blocks_on(name, text, format, &Machine::default())
+}
+
+fn try_blocks_on(name: &str, text: &str, format: Format, machine: &Machine) -> Result<Vec<Block>, Unsupported> {
     let compiled = compile_text(name, text, None);
     let model = compiled.model.unwrap_or_else(|| panic!("{name}: {:#?}", compiled.diagnostics));
     let last = model.blocks.len() - 1;
     (0..model.blocks.len())
         .map(|b| {
             let weights = weight_facts(&model, b, format);
-            let facts = Facts {
-                weights,
-                picked: b == last,
-                cache: Format::F16,
-                machine: Machine::default(),
-                role: Role::Prefill,
-            };
+            let facts =
+                Facts { weights, picked: b == last, cache: Format::F16, machine: machine.clone(), role: Role::Prefill };
             compile_block(&model.blocks[b], &model.axes, facts, Laws::ALL, &model.blocks[b].name)
         })
         .collect()
@@ -79,6 +78,31 @@ fn kernels_of_the_cases() {
     let folder = root().join("tests/cases/fused");
     golden(&folder.join("llama.txt"), &shown(&blocks(name, text, Format::F32)));
     golden(&folder.join("llama_quantised.txt"), &shown(&blocks(name, text, Format::Q4_1)));
+}
+
+/// Whether a kernel folds parts, or over them.
+fn in_parts(spec: &KernelSpec) -> bool {
+    spec.axes.iter().any(|a| matches!(a.extent, KernelExtent::Parts { .. }))
+}
+
+/// A generated token has fewer heads than a GPU has multiprocessors: its context is shared out too. A prompt has enough.
+#[test]
+fn contexts_are_cut_where_there_are_fewer_folds_than_slots() {
+    let (name, text) = MODELS.iter().find(|(n, _)| n.starts_with("llama")).expect("llama is built in");
+    let cut = |machine: &Machine, role: Role| -> Vec<KernelSpec> {
+        let all = try_blocks_on(name, text, Format::BF16, machine).unwrap_or_else(|e| panic!("{e}"));
+        let specs = |b: &Block| b.lowered(role).block.kernels.iter().map(|k| k.spec.clone()).collect::<Vec<_>>();
+        all.iter().flat_map(specs).filter(in_parts).collect()
+    };
+    let gpu = cost::by_name("sm_90a").expect("a machine of the table");
+    assert!(cut(&gpu, Role::Prefill).is_empty());
+    let [parts, whole] = &cut(&gpu, Role::Decode)[..] else { panic!("the attention of a layer, in two kernels") };
+    golden(&root().join("tests/cases/fused/llama_parts.txt"), &format!("{parts}\n{whole}"));
+    for role in Role::ALL {
+        assert!(cut(&Machine::default(), role).is_empty(), "more heads than a few cores");
+    }
+    let slots = Machine { slots: 1e9, ..Machine::default() };
+    assert_eq!(cut(&slots, Role::Prefill).len(), 2);
 }
 
 #[test]

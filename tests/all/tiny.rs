@@ -4,7 +4,10 @@
 use crate::support::interpreted::Interpreted;
 use crate::support::tiny::{self, Outputs, Tiny, error};
 use llmc::{Artifact, DeviceKind, Engine, EngineOptions, Feed, Inputs, Role, Sequence, Values, Want};
+use llmc_artifact::plan::RolePlan;
 use llmc_artifact::{Format, TensorData};
+use llmc_compiler::cost::Machine;
+use llmc_compiler::kernel::KernelExtent;
 use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_frontend::graph::{Model, Op};
 use llmc_frontend::reference::RandomTensors;
@@ -33,8 +36,14 @@ fn engine(stages: &Stages, device: Box<dyn Device>) -> Engine {
 }
 
 fn engine_with(stages: &Stages, device: Box<dyn Device>, weights: &dyn TensorData) -> Engine {
+    chunked(stages, device, weights, EngineOptions::default().chunk)
+}
+
+/// An engine that cuts prompts after so many rows.
+fn chunked(stages: &Stages, device: Box<dyn Device>, weights: &dyn TensorData, chunk: usize) -> Engine {
     let artifact = Artifact { plan: stages.plan.clone(), ..Artifact::default() };
-    Engine::on(device, &artifact, Some(weights), &EngineOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+    let options = EngineOptions { chunk, ..EngineOptions::default() };
+    Engine::on(device, &artifact, Some(weights), &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn interpreted(stages: &Stages) -> Engine {
@@ -224,4 +233,77 @@ fn quantised_weights_give_what_interpreted_kernels_give() {
             assert!(error < QUANTISED, "{} in {format}: relative error {error}", tiny.name);
         }
     }
+}
+
+/// The logits of a prompt, and of the tokens after it one at a time, beside those of another sequence in the same steps.
+fn logits_of(engine: &Engine, tokens: &[u32], prompt: usize, company: &[u32]) -> Vec<f32> {
+    let (mut sequence, mut other) = (engine.sequence(), engine.sequence());
+    let mut all = Vec::new();
+    let (first, rest) = tokens.split_at(prompt);
+    let parts = std::iter::once((first, Role::Prompt)).chain(rest.chunks(1).map(|t| (t, Role::Generated)));
+    for (n, (part, role)) in parts.enumerate() {
+        let with = if n == 0 { company } else { &company[..company.len().min(1)] };
+        let feed = |sequence, tokens, want| Feed { sequence, inputs: Inputs::Tokens(tokens), role, want };
+        let mut feeds = vec![feed(&mut sequence, part, Want::All)];
+        if !with.is_empty() {
+            feeds.insert(0, feed(&mut other, with, Want::Last));
+        }
+        let mut outputs = engine.step(&mut feeds).unwrap_or_else(|e| panic!("{e}"));
+        all.extend(outputs.pop().expect("one for each feed").swap_remove(0).data);
+    }
+    all
+}
+
+/// On a machine that has more slots than there are folds, contexts are folded in parts, for prompts and for generated
+/// tokens: to the same logits, by one compilation for every length, and whatever cuts, threads and company there are.
+#[test]
+fn a_context_in_parts_is_the_context() {
+    let tiny = Tiny::named("llama");
+    let on = |machine: Machine| {
+        let options = Options { cache: Format::F32, machine, ..Options::default() };
+        pipeline::run(tiny.model(), &options).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let wide = on(Machine { slots: 1e9, launch: 0.0, ..Machine::default() });
+    let narrow = on(Machine { slots: 1.0, ..Machine::default() });
+    let cut = |stages: &Stages, role: &RolePlan| {
+        let parts =
+            |k: u32| stages.kernels[k as usize].axes.iter().any(|a| matches!(a.extent, KernelExtent::Parts { .. }));
+        role.launches.iter().filter(|l| parts(l.kernel)).count()
+    };
+    for plan in [&wide.plan.prefill, &wide.plan.decode] {
+        assert!(cut(&wide, plan) >= 4, "two kernels for the attention of each of two layers");
+    }
+    assert_eq!(cut(&narrow, &narrow.plan.prefill) + cut(&narrow, &narrow.plan.decode), 0);
+
+    let weights = Tiny::weights(&wide.model);
+    let code = wide.emit("cpu").unwrap_or_else(|e| panic!("{e}"));
+    let on_threads = |threads: usize, chunk: usize| {
+        let kind = DeviceKind::Cpu { threads: Some(threads) };
+        let device = device::open(kind, std::slice::from_ref(&code)).unwrap_or_else(|e| panic!("{e}"));
+        chunked(&wide, device, &weights, chunk)
+    };
+    let bound = wide.plan.inputs[0].bound.expect("tokens are of a vocabulary") as u32;
+    let tokens: Vec<u32> = (0..150).map(|i| (i * 7 + i / 5) % bound).collect();
+    let want = logits_of(&compiled(&narrow), &tokens, 135, &[]);
+    let found = logits_of(&on_threads(2, 256), &tokens, 135, &[]);
+    let scale = want.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let far = |found: &[f32]| want.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
+    assert!(f64::from(far(&found)) < PLAIN, "{}", far(&found));
+    assert!(f64::from(far(&logits_of(&interpreted(&wide), &tokens, 135, &[]))) < PLAIN);
+
+    // The simulator executes PTX of the same kernels, as long a context as crosses one border.
+    let ptx = wide.emit("sm_80").unwrap_or_else(|e| panic!("{e}"));
+    let sim = engine(&wide, device::open(DeviceKind::Sim, &[ptx]).unwrap_or_else(|e| panic!("{e}")));
+    let short = logits_of(&sim, &tokens[..70], 67, &[]);
+    assert_eq!(short.len(), want.len() * 70 / 150);
+    assert!(f64::from(far(&short)) < PLAIN, "{}", far(&short));
+
+    let same = |engine: Engine, company: &[u32]| {
+        let other = logits_of(&engine, &tokens, 135, company);
+        assert!(found.iter().zip(&other).all(|(a, b)| a.to_bits() == b.to_bits()), "a bit has changed");
+    };
+    same(on_threads(1, 256), &[]);
+    same(on_threads(2, 50), &[]);
+    same(on_threads(2, 256), &tokens[..3]);
+    same(on_threads(2, 500), &[&tokens[..], &tokens[..]].concat());
 }

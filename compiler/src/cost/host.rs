@@ -38,7 +38,8 @@ fn measured() -> Machine {
     let f32 = round(multiply_adds() * cores as f64);
     let rates = Rates { f32, f16: f32, int8: 2.0 * f32, scalar: f32 };
     let levels = levels(Path::new("/sys/devices/system/cpu"), cores, memory);
-    Machine { name: "host".to_owned(), rates, levels, memory, launch: GENERIC.machine().launch }
+    let launch = GENERIC.machine().launch;
+    Machine { name: "host".to_owned(), rates, levels, memory, launch, slots: cores as f64 }
 }
 
 /// Two significant digits.

@@ -125,6 +125,9 @@ pub struct Machine {
     pub memory: f64,
     /// Seconds of a launch.
     pub launch: f64,
+    /// Work items that run at once: threads of a processor, multiprocessors of a GPU. A kernel with fewer leaves the others
+    /// without work.
+    pub slots: f64,
 }
 
 impl Default for Machine {
@@ -171,9 +174,11 @@ impl Machine {
         let machine: Machine = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let Rates { f32, f16, int8, scalar } = machine.rates;
         let levels = machine.levels.iter().flat_map(|l| [l.capacity, l.bandwidth]);
-        let all = [f32, f16, int8, scalar, machine.memory].into_iter().chain(levels);
+        let all = [f32, f16, int8, scalar, machine.memory, machine.slots].into_iter().chain(levels);
         if let Some(wrong) = all.into_iter().find(|x| !(x.is_finite() && *x > 0.0)) {
-            return Err(format!("{wrong} is no rate, bandwidth or capacity: each is a positive number"));
+            return Err(format!(
+                "{wrong} is no rate, bandwidth, capacity or number of slots: each is a positive number"
+            ));
         }
         if !(machine.launch.is_finite() && machine.launch >= 0.0) {
             return Err(format!("a launch of {} s", machine.launch));
@@ -232,13 +237,15 @@ pub struct Kernel<'a> {
     cost: Cost,
     moving: f64,
     computing: f64,
+    /// Of the machine's slots.
+    share: f64,
 }
 
 impl<'a> Kernel<'a> {
     /// One launch that does nothing yet.
     pub fn new(machine: &'a Machine) -> Kernel<'a> {
         let cost = Cost { launches: 1.0, ..Cost::default() };
-        Kernel { machine, cost, moving: 0.0, computing: 0.0 }
+        Kernel { machine, cost, moving: 0.0, computing: 0.0, share: 1.0 }
     }
 
     /// Bytes from or to memory.
@@ -259,9 +266,15 @@ impl<'a> Kernel<'a> {
         self.computing += operations / self.machine.rate(kind);
     }
 
+    /// Says that its work is so many items, none of which can be divided: where they are fewer than the machine's slots,
+    /// the slots without one add nothing to what the others move and compute.
+    pub fn spread(&mut self, items: f64) {
+        self.share = (items.max(1.0) / self.machine.slots).min(1.0);
+    }
+
     /// The whole.
     pub fn cost(&self) -> Cost {
-        Cost { seconds: self.machine.launch + self.moving.max(self.computing), ..self.cost }
+        Cost { seconds: self.machine.launch + self.moving.max(self.computing) / self.share, ..self.cost }
     }
 }
 
@@ -300,6 +313,18 @@ mod tests {
     }
 
     #[test]
+    fn slots_without_an_item_do_nothing() {
+        let m = Machine { memory: 10.0, launch: 3.0, levels: vec![], slots: 8.0, ..Machine::default() };
+        let seconds = |items: f64| {
+            let mut k = Kernel::new(&m);
+            k.memory(20.0);
+            k.spread(items);
+            k.cost().seconds
+        };
+        assert_eq!([2.0, 8.0, 80.0].map(seconds), [3.0 + 8.0, 3.0 + 2.0, 3.0 + 2.0]);
+    }
+
+    #[test]
     fn a_machine_is_read_as_it_is_written_and_checked() {
         for row in table::ROWS {
             let machine = row.machine();
@@ -309,6 +334,7 @@ mod tests {
         for broken in [
             Machine { memory: 0.0, ..good.clone() },
             Machine { launch: -1.0, ..good.clone() },
+            Machine { slots: 0.0, ..good.clone() },
             Machine { rates: Rates { int8: -4.0, ..good.rates }, ..good.clone() },
         ] {
             assert!(Machine::parse(&broken.text()).is_err(), "{broken:?}");

@@ -13,13 +13,14 @@ pub struct Row {
     levels: &'static [Level],
     memory: f64,
     launch: f64,
+    slots: f64,
 }
 
 impl Row {
     /// The row as a machine.
     pub fn machine(&self) -> Machine {
-        let Row { name, rates, levels, memory, launch, .. } = *self;
-        Machine { name: name.to_owned(), rates, levels: levels.to_vec(), memory, launch }
+        let Row { name, rates, levels, memory, launch, slots, .. } = *self;
+        Machine { name: name.to_owned(), rates, levels: levels.to_vec(), memory, launch, slots }
     }
 }
 
@@ -31,6 +32,7 @@ pub const GENERIC: Row = Row {
     levels: &[Level { capacity: 2e6, bandwidth: 2e11 }, Level { capacity: 8e6, bandwidth: 6e10 }],
     memory: 2e10,
     launch: 3e-6,
+    slots: 4.0,
 };
 
 /// NVIDIA A100 SXM 80 GB, dense figures of its datasheet; launches within one CUDA graph.
@@ -41,6 +43,7 @@ pub const DGX_A100: Row = Row {
     levels: &[Level { capacity: 40e6, bandwidth: 5.1e12 }],
     memory: 2.04e12,
     launch: 2e-6,
+    slots: 108.0,
 };
 
 /// NVIDIA H100 SXM, dense figures of its datasheet; launches within one CUDA graph.
@@ -51,6 +54,7 @@ pub const DGX_H100: Row = Row {
     levels: &[Level { capacity: 50e6, bandwidth: 7e12 }],
     memory: 3.35e12,
     launch: 2e-6,
+    slots: 132.0,
 };
 
 /// NVIDIA H200: the H100's processor with other memory.

@@ -3,7 +3,8 @@
 use super::check;
 use crate::cost::{Cost, Role};
 use crate::egraph::proof::Join;
-use crate::group::{Demand, Fused, Value, Why, Work, fused_text, kernel_cost};
+use crate::group::parts::{self, Choice};
+use crate::group::{Demand, Facts, Fused, Group, Value, Why, Work, fused_text, group_cost};
 use crate::normal::build::normalise_by;
 use crate::normal::text::expression;
 use crate::normal::{Term, TermId, Terms};
@@ -224,10 +225,12 @@ fn prices(block: &BlockStages, number: u32) -> Vec<Price> {
     let mut out = Vec::new();
     for role in Role::ALL {
         let fused = block.fused(role);
-        let in_it = |g: &&crate::group::Group| g.values.iter().any(|v| fused.values[*v as usize].name == *name);
+        let in_it = |g: &&Group| g.values.iter().any(|v| fused.values[*v as usize].name == *name);
         if let Some(group) = fused.groups.iter().find(in_it) {
             let of = format!("its kernel `{}` for {}", group.name, role.name());
-            out.push(price(of, kernel_cost(&fused.terms, &fused.values, &group.values, &fused.facts)));
+            let facts = Facts { role, ..fused.facts.clone() };
+            out.push(price(of, group_cost(&fused.terms, &fused.values, group, &facts)));
+            out.extend(instead(fused, group, &facts));
         }
     }
     for (n, set) in block.considered.iter().enumerate() {
@@ -243,6 +246,18 @@ fn prices(block: &BlockStages, number: u32) -> Vec<Price> {
         }
     }
     out
+}
+
+/// A fold's other form: one kernel where it is cut into parts, parts where it is one kernel.
+fn instead(fused: &Fused, group: &Group, facts: &Facts) -> Option<Price> {
+    let choice = parts::consider(&fused.terms, &fused.values, &group.values, facts)?;
+    let Choice { whole, parts, size, folds } = choice;
+    let (name, role, slots) = (&group.name, facts.role.name(), facts.machine.slots);
+    let many = format!("{folds} folds for {slots} items at once");
+    Some(match group.parts {
+        Some(size) => price(format!("instead of parts of {size}, one kernel `{name}` for {role}: {many}"), whole),
+        None => price(format!("instead of one kernel `{name}` for {role}, parts of {size}: {many}"), parts),
+    })
 }
 
 /// Why a value is stored, a sentence for each reader.
@@ -353,7 +368,7 @@ pub fn overview(block: &BlockStages) -> String {
     for (n, group) in fused.groups.iter().enumerate() {
         let names: Vec<_> = group.values.iter().map(|v| fused.values[*v as usize].name.as_str()).collect();
         let first = &fused.values[group.values[0] as usize];
-        let cost = kernel_cost(&fused.terms, &fused.values, &group.values, &fused.facts);
+        let cost = group_cost(&fused.terms, &fused.values, group, &fused.facts);
         let _ = writeln!(out, "  kernel {n}: {} -> {}  ({cost})", law_of_loop(first), names.join(", "));
     }
     let o = &block.optimised;

@@ -1,6 +1,6 @@
 //! What a kernel costs whole: the bytes it moves and its operations on the machine's roofline, and its launch.
 
-use super::{Contraction, Facts, Fold, Form, Fused, Value, Work};
+use super::{Contraction, Facts, Fold, Form, Fused, Group, Value, Work, parts};
 use crate::alpha;
 use crate::cost::{Arithmetic, Cost, Kernel, element_bytes};
 use crate::normal::{TermId, Terms};
@@ -8,23 +8,69 @@ use llmc_artifact::Format;
 use llmc_frontend::graph::{Axes, AxisId};
 use std::collections::BTreeSet;
 
-/// What all kernels of a block cost, one after another, in the role and on the machine of `facts`.
+/// What all kernels of a block cost, one after another, in the role and on the machine of `facts`: folds cut into parts as
+/// that role would have them.
 pub fn whole(fused: &Fused, facts: &Facts) -> Cost {
-    fused.groups.iter().map(|g| kernel(&fused.terms, &fused.values, &g.values, facts)).sum()
+    let Fused { terms, values, groups, .. } = fused;
+    let cost = |g: &Group| match parts::consider(terms, values, &g.values, facts) {
+        Some(choice) => choice.best(),
+        None => kernel(terms, values, &g.values, facts),
+    };
+    groups.iter().map(cost).sum()
+}
+
+/// What a group's kernel costs, or its two where it is cut into parts.
+pub fn group(terms: &Terms, values: &[Value], group: &Group, facts: &Facts) -> Cost {
+    match group.parts {
+        Some(size) => in_parts(terms, values, &group.values, size, facts),
+        None => kernel(terms, values, &group.values, facts),
+    }
 }
 
 /// What one kernel costs which computes all of `members`: what they share is paid once.
 pub fn kernel(terms: &Terms, values: &[Value], members: &[u32], facts: &Facts) -> Cost {
-    let mut of = Counted { terms, values, facts, kernel: Kernel::new(&facts.machine), reduced: BTreeSet::new() };
-    let mut read = BTreeSet::new();
-    for n in members {
-        let value = &values[*n as usize];
-        of.stores(*n);
-        of.reductions(&value.work);
-        read.extend(value.loads.iter().copied());
+    let mut of = Counted::new(terms, values, facts);
+    of.folded(members);
+    members.iter().for_each(|n| of.stores(*n));
+    if let Work::Stream(f) = &values[members[0] as usize].work {
+        of.kernel.spread(of.points(&f.parallel));
     }
-    read.iter().for_each(|n| of.read(*n));
     of.kernel.cost()
+}
+
+/// What the two kernels cost that compute all of `members` in parts of `size`: the folds of the parts with their states
+/// stored, and the fold over those.
+pub fn in_parts(terms: &Terms, values: &[Value], members: &[u32], size: u64, facts: &Facts) -> Cost {
+    let Work::Stream(f) = &values[members[0] as usize].work else { panic!("group: only a fold has parts") };
+    let (mut parts, mut whole) = (Counted::new(terms, values, facts), Counted::new(terms, values, facts));
+    let folds = parts.points(&f.parallel);
+    let window = f.sight.and_then(|s| s.window).map_or(f64::INFINITY, |w| w as f64);
+    let number = (parts.length(f.stream.over[0]).min(window) / size as f64).ceil();
+    parts.folded(members);
+    parts.kernel.spread(folds * number);
+    let over: Axes = f.stream.over.iter().copied().collect();
+    for n in members {
+        whole.stores(*n);
+        let Work::Stream(f) = &values[*n as usize].work else { continue };
+        for s in &f.stream.states {
+            let stored = number * parts.points(&terms.free(s.source).minus(&over).union(&f.parallel));
+            // Loaded, repaired and folded in.
+            if whole.once(s.source, Arithmetic::Scalar, 4.0 * stored) {
+                parts.kernel.value(4.0 * stored);
+                whole.kernel.value(4.0 * stored);
+            }
+        }
+    }
+    whole.kernel.spread(folds);
+    parts.kernel.cost() + whole.kernel.cost()
+}
+
+/// The folds of a group: points of their parallel axes.
+pub fn folds(terms: &Terms, values: &[Value], members: &[u32], facts: &Facts) -> f64 {
+    match &values[members[0] as usize].work {
+        Work::Stream(f) => Counted::new(terms, values, facts).points(&f.parallel),
+        Work::Map | Work::Contract(_) | Work::TopK => 0.0,
+    }
 }
 
 struct Counted<'a> {
@@ -36,15 +82,29 @@ struct Counted<'a> {
     reduced: BTreeSet<TermId>,
 }
 
-impl Counted<'_> {
-    fn points(&self, axes: &Axes) -> f64 {
+impl<'a> Counted<'a> {
+    fn new(terms: &'a Terms, values: &'a [Value], facts: &'a Facts) -> Counted<'a> {
+        Counted { terms, values, facts, kernel: Kernel::new(&facts.machine), reduced: BTreeSet::new() }
+    }
+
+    /// The reductions of some values, and what they and the values' formulas read.
+    fn folded(&mut self, members: &[u32]) {
+        members.iter().for_each(|n| self.reductions(&self.values[*n as usize].work));
+        let read: BTreeSet<u32> = members.iter().flat_map(|n| self.values[*n as usize].loads.iter().copied()).collect();
+        read.iter().for_each(|n| self.read(*n));
+    }
+
+    fn length(&self, axis: AxisId) -> f64 {
         let lengths = self.facts.role.lengths();
-        let length = |axis: AxisId| match self.terms.axes.len_of(axis) {
+        match self.terms.axes.len_of(axis) {
             Some(n) => n as f64,
             None if self.terms.views.contains_key(&axis) => lengths.keys as f64,
             None => lengths.rows as f64,
-        };
-        axes.iter().map(length).product()
+        }
+    }
+
+    fn points(&self, axes: &Axes) -> f64 {
+        axes.iter().map(|a| self.length(a)).product()
     }
 
     fn axes(&self, n: u32) -> &Axes {

@@ -159,7 +159,7 @@ impl Merge<'_> {
             done[next] = true;
             let values = self.members[next].clone();
             let name = values.iter().map(|v| self.values[*v as usize].name.clone()).collect::<Vec<_>>().join("_");
-            groups.push(Group { name, values });
+            groups.push(Group { name, values, parts: None });
         }
         groups
     }

@@ -6,11 +6,13 @@
 //! activation as a matrix, and where a reduction's result is used by another loop. Everything else is recomputed.
 //!
 //! Groups are formed from the values up: a value takes the deepest loop in its formula, everything else in the
-//! formula is loaded; values with one loop share a group, unless that would make a cycle or cost more.
+//! formula is loaded; values with one loop share a group, unless that would make a cycle or cost more. A fold that would
+//! leave most of the machine without work is cut into parts ([`parts`]).
 
 mod agree;
 mod cost;
 mod merge;
+pub mod parts;
 mod products;
 mod resolve;
 #[cfg(test)]
@@ -21,7 +23,7 @@ mod verify;
 
 pub use crate::cost::Machine;
 pub use agree::agree;
-pub use cost::{kernel as kernel_cost, whole as whole_cost};
+pub use cost::{group as group_cost, whole as whole_cost};
 pub use text::fused_text;
 pub(crate) use value::{stored_leaf, weight_leaf};
 pub use verify::verify;
@@ -213,6 +215,8 @@ pub struct Group {
     pub name: String,
     /// [`Fused::values`], in order.
     pub values: Vec<u32>,
+    /// Indices of a part, where a fold is cut along its outermost axis: a kernel folds each part, another combines them.
+    pub parts: Option<u64>,
 }
 
 /// A block after grouping.
@@ -264,7 +268,8 @@ pub fn fuse_caching(
     let formed = value::form(terms, &roots, &caches, &facts)?;
     let value::Formed { terms, values, caches, mut notes } = formed;
     let groups = merge::merge(&terms, &values, &facts, &mut notes);
-    let fused = Fused { terms, facts, values, caches, groups, notes, leaks };
+    let mut fused = Fused { terms, facts, values, caches, groups, notes, leaks };
+    parts::cut_all(&mut fused);
     verify(&fused).unwrap_or_else(|e| panic!("group: {e}"));
     Ok(fused)
 }

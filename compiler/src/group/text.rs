@@ -1,7 +1,7 @@
 //! Groups as text, in the language's own notation: each kernel's loop, the reductions taken in it, and what is
 //! stored of them.
 
-use super::{Contraction, Fold, Form, Fused, Input, Value, Work};
+use super::{Contraction, Fold, Form, Fused, Group, Input, Value, Work};
 use crate::alpha;
 use crate::normal::text::expression;
 use crate::normal::{Term, TermId, Terms};
@@ -15,7 +15,7 @@ pub fn fused_text(fused: &Fused) -> String {
     let mut out = String::new();
     for (n, group) in fused.groups.iter().enumerate() {
         let mut text = Text { fused, terms: fused.terms.clone(), taken: HashMap::new(), out: &mut out };
-        text.group(n, &group.values);
+        text.group(n, group);
     }
     for note in &fused.notes {
         let _ = writeln!(out, "# {note}");
@@ -39,8 +39,8 @@ impl Text<'_> {
         let _ = writeln!(self.out, "{text}");
     }
 
-    fn group(&mut self, number: usize, values: &[u32]) {
-        let of: Vec<Value> = values.iter().map(|v| self.fused.values[*v as usize].clone()).collect();
+    fn group(&mut self, number: usize, group: &Group) {
+        let of: Vec<Value> = group.values.iter().map(|v| self.fused.values[*v as usize].clone()).collect();
         match &of[0].work {
             Work::Map => self.line(&format!("kernel {number}: map {{")),
             Work::TopK => self.line(&format!("kernel {number}: topk {{")),
@@ -48,7 +48,7 @@ impl Text<'_> {
                 let (input, over) = (self.input(c.input), self.names(&c.reduce));
                 self.line(&format!("kernel {number}: contract {input} over {over} {{"));
             }
-            Work::Stream(f) => self.stream_head(number, f),
+            Work::Stream(f) => self.stream_head(number, f, group.parts),
         }
         for value in &of {
             match &value.work {
@@ -66,7 +66,7 @@ impl Text<'_> {
         self.line("}");
     }
 
-    fn stream_head(&mut self, number: usize, f: &Fold) {
+    fn stream_head(&mut self, number: usize, f: &Fold, parts: Option<u64>) {
         let (over, each) = (self.names(&f.stream.over), self.names(f.parallel.as_slice()));
         let key = f.stream.over[0];
         let own = |t: &Terms, a: AxisId| t.axes[a].name.clone();
@@ -78,7 +78,8 @@ impl Text<'_> {
             }
             Some(_) | None => String::new(),
         };
-        self.line(&format!("kernel {number}: stream over {over}{sees} for each {each} {{"));
+        let parts = parts.map_or(String::new(), |size| format!(" in parts of {size}"));
+        self.line(&format!("kernel {number}: stream over {over}{parts}{sees} for each {each} {{"));
     }
 
     fn contraction(&mut self, c: &Contraction) {

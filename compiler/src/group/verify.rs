@@ -1,6 +1,6 @@
 //! What grouping promises to lowering.
 
-use super::{Form, Fused};
+use super::{Form, Fused, parts};
 use crate::causality::reachable;
 use crate::normal::Term;
 use llmc_frontend::graph::{Axes, Extent};
@@ -12,6 +12,9 @@ use llmc_frontend::graph::{Axes, Extent};
 pub fn verify(fused: &Fused) -> Result<(), String> {
     let mut done = vec![false; fused.values.len()];
     for group in &fused.groups {
+        if group.parts.is_some() && parts::cut(&fused.terms, &fused.values, &group.values).is_none() {
+            return Err(format!("`{}` is cut into parts and is no fold over a long axis", group.name));
+        }
         for n in &group.values {
             of_value(fused, *n, &group.values, &done)?;
         }

@@ -113,7 +113,10 @@ impl Needs<'_> {
                 self.tables.insert(Table::Picked(seq));
                 Some(seq)
             }
-            KernelExtent::Const(_) | KernelExtent::Sequences(_) | KernelExtent::Keys { .. } => None,
+            KernelExtent::Const(_)
+            | KernelExtent::Sequences(_)
+            | KernelExtent::Keys { .. }
+            | KernelExtent::Parts { .. } => None,
         }
     }
 

@@ -123,7 +123,15 @@ impl Run<'_> {
         self.table(Table::RowSeq(self.seq(axis)), self.row(axis, at))
     }
 
+    /// Indices that an axis runs over: of one that a fold takes in parts, those of the part.
     fn range(&self, axis: AxisRef, at: &Point) -> std::ops::Range<i64> {
+        let whole = self.whole_range(axis, at);
+        let Some((part, size)) = self.spec.cut(axis) else { return whole };
+        let begin = at.at(part) * size as i64;
+        whole.start.max(begin)..whole.end.min(begin + size as i64)
+    }
+
+    fn whole_range(&self, axis: AxisRef, at: &Point) -> std::ops::Range<i64> {
         match self.spec.axes[axis.0 as usize].extent {
             KernelExtent::Keys { seq, of, causal, window } => {
                 let length = self.table(Table::Lengths(seq), self.sequence(of, at));
@@ -133,6 +141,10 @@ impl Run<'_> {
             }
             KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
                 0..self.memory.dim(self.spec.dim(axis).expect("not keys")) as i64
+            }
+            KernelExtent::Parts { of, size } => {
+                let (whole, size) = (self.whole_range(of, at), size as i64);
+                whole.start / size..if whole.is_empty() { whole.start / size } else { (whole.end - 1) / size + 1 }
             }
         }
     }
@@ -373,6 +385,11 @@ impl Run<'_> {
                 |r: ResultRef, p: &Point| states[r.0 as usize - dots][&key(&s.states[r.0 as usize - dots].axes, p)];
             for p in self.points(&at, &s.finish_axes) {
                 self.store_all(&s.finish, &p, &results);
+            }
+            for (state, store) in s.part.iter().flat_map(|part| s.states.iter().zip(&part.stores)) {
+                for p in self.points(&at, &state.axes) {
+                    self.store_all(std::slice::from_ref(store), &p, &results);
+                }
             }
         }
     }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | map | stores of pointwise expressions over parallel axes |
 //! | contract | products of packed weights with an activation, statistics of the activation in the same loop, and an epilogue |
-//! | stream | a fold over an axis with a tuple of states that repair each other, inner contractions per step, and a finish |
+//! | stream | a fold over an axis, or a part of it, with a tuple of states that repair each other, inner contractions per step, and a finish |
 //! | topk | the indices of the largest values |
 
 pub mod abi;
@@ -70,6 +70,14 @@ pub enum KernelExtent {
         causal: bool,
         /// Positions `window` or more before the row's own are dead.
         window: Option<u64>,
+    },
+    /// Runs of `size` indices of another axis, by number: index `i` of that axis is in run `i / size`, wherever its range
+    /// begins. It runs over those that hold any of that range.
+    Parts {
+        /// The axis that is cut.
+        of: AxisRef,
+        /// Indices of a run: whole pages of tokens.
+        size: u64,
     },
 }
 
@@ -290,6 +298,16 @@ impl Repair {
     }
 }
 
+/// A fold of one part of a long axis by a work item of its own. Its states are stored as they are, for another fold, over
+/// the parts, to combine and to finish.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// The last of the parallel axes: the parts of the outermost folded axis, of which each fold takes its own alone.
+    pub axis: AxisRef,
+    /// One for each state, over the parallel axes and the state's own.
+    pub stores: Vec<Store>,
+}
+
 /// The stream family: one fold per point of the parallel axes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stream {
@@ -297,6 +315,8 @@ pub struct Stream {
     pub parallel: Vec<AxisRef>,
     /// The folded axes, outermost first; a single `Keys` axis, or constant ones, or rows.
     pub over: Vec<AxisRef>,
+    /// Where a fold takes a part of the outermost folded axis. It has no finish then.
+    pub part: Option<Part>,
     /// Which blocks of keys are visited; all of the range where it is missing.
     pub visit: Option<Visit>,
     /// Inner contractions: results `0..dots.len()`.
@@ -368,6 +388,28 @@ impl KernelSpec {
             KernelExtent::Picked(s) => Some(Dim::Picked(s)),
             KernelExtent::Sequences(_) => Some(Dim::Sequences),
             KernelExtent::Keys { .. } => None,
+            KernelExtent::Parts { of, size } => self.parts(of, size),
+        }
+    }
+
+    /// The axis of parts, and the indices of each, by which a fold takes an axis.
+    pub fn cut(&self, axis: AxisRef) -> Option<(AxisRef, u64)> {
+        let Body::Stream(Stream { part: Some(Part { axis: part, .. }), .. }) = &self.body else { return None };
+        match self.axes[part.0 as usize].extent {
+            KernelExtent::Parts { of, size } if of == axis => Some((*part, size)),
+            _ => None,
+        }
+    }
+
+    /// The number of parts of an axis. Of keys it is that of the longest sequence: each row has those of its own range.
+    pub fn parts(&self, of: AxisRef, size: u64) -> Option<Dim> {
+        match self.axes[of.0 as usize].extent {
+            KernelExtent::Const(n) => Some(Dim::Const(n.div_ceil(size))),
+            KernelExtent::Keys { seq, .. } => u32::try_from(size).ok().map(|size| Dim::Parts(seq, size)),
+            KernelExtent::Rows(_)
+            | KernelExtent::Picked(_)
+            | KernelExtent::Sequences(_)
+            | KernelExtent::Parts { .. } => None,
         }
     }
 }

@@ -116,6 +116,7 @@ fn extent(extent: KernelExtent, names: &Names) -> String {
             let window = window.map_or(String::new(), |w| format!(", window {w}"));
             format!("keys{} of {}{causal}{window}", seq.0, names.axis(of))
         }
+        KernelExtent::Parts { of, size } => format!("parts of {size} along {}", names.axis(of)),
     }
 }
 
@@ -209,7 +210,9 @@ impl Text<'_> {
     fn stream(&mut self, s: &Stream) {
         self.nested(self.names.each(&s.parallel), |text| {
             let visit = s.visit.map(|v| format!(" where {}", text.shared(&[v.condition]).top(v.condition)));
-            text.nested(format!("fold {}{}", text.names.list(&s.over), visit.unwrap_or_default()), |text| {
+            let part = s.part.as_ref().map(|p| format!(" in {}", text.names.axis(p.axis)));
+            let which = [part, visit].into_iter().flatten().collect::<String>();
+            text.nested(format!("fold {}{which}", text.names.list(&s.over)), |text| {
                 for (i, dot) in s.dots.iter().enumerate() {
                     let printer = text.shared(&[dot.left, dot.right]);
                     let body = format!("{} * {}", printer.factor(dot.left), printer.factor(dot.right));
@@ -232,7 +235,11 @@ impl Text<'_> {
                     text.line(format!("{name} = {}({body}) from {init}{repair}", state.op.keyword()));
                 }
             });
-            text.stores(&s.finish_axes, &s.finish);
+            let parts = s.part.iter().flat_map(|p| s.states.iter().zip(&p.stores));
+            parts.for_each(|(state, store)| text.stores(&state.axes, std::slice::from_ref(store)));
+            if s.part.is_none() {
+                text.stores(&s.finish_axes, &s.finish);
+            }
         });
     }
 

@@ -7,7 +7,7 @@ mod family;
 mod operand;
 
 use super::{AxisRef, Expr, ExprRef, KernelExtent, KernelSpec, OperandRef, ResultRef, Store};
-use llmc_artifact::plan::Storage;
+use llmc_artifact::plan::{PAGE_TOKENS, Storage};
 use llmc_artifact::{Format, Type};
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -132,6 +132,12 @@ impl<'a> Checker<'a> {
                     let whole = self.is_sequences(of) && !causal && window.is_none();
                     ensure(self.is_row(of) || whole, &place, || "looks from an axis that is no row axis".into())?;
                 }
+                KernelExtent::Parts { of, size } => {
+                    let long = matches!(self.extent(of), Some(KernelExtent::Const(_) | KernelExtent::Keys { .. }));
+                    ensure(long, &place, || "has parts of neither keys nor a constant axis".into())?;
+                    let pages = size > 0 && size.is_multiple_of(PAGE_TOKENS as u64) && u32::try_from(size).is_ok();
+                    ensure(pages, &place, || format!("has parts of {size}, which are no whole pages"))?;
+                }
             }
         }
         Ok(())
@@ -151,6 +157,10 @@ impl<'a> Checker<'a> {
 
     fn is_sequences(&self, axis: AxisRef) -> bool {
         matches!(self.extent(axis), Some(KernelExtent::Sequences(_)))
+    }
+
+    fn is_parts(&self, axis: AxisRef) -> bool {
+        matches!(self.extent(axis), Some(KernelExtent::Parts { .. }))
     }
 
     fn ty(&self, e: ExprRef) -> Option<Type> {

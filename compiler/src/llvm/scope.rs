@@ -87,7 +87,11 @@ fn dependences(spec: &KernelSpec) -> Vec<Dependence> {
     let axis = |a: AxisRef| {
         let of = match spec.axes[a.0 as usize].extent {
             KernelExtent::Keys { of, .. } => 1 << of.0,
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => 0,
+            KernelExtent::Const(_)
+            | KernelExtent::Rows(_)
+            | KernelExtent::Picked(_)
+            | KernelExtent::Sequences(_)
+            | KernelExtent::Parts { .. } => 0,
         };
         1u64 << a.0 | of
     };

@@ -10,6 +10,7 @@
 //! | a state's body | the body of the reduction that it computes, earlier results at their final values |
 //! | its initial value | the operation's identity, what the source joins, or what every element absorbs |
 //! | its repair | the body before and after, element by element |
+//! | that the states are a monoid | the fold of two steps, where each has a fold of its own and the repairs join them |
 //! | that a sum reaches one | the body where the element is the bound itself |
 
 use super::{FLOOR, State, Stream, behind, same_loop};
@@ -17,6 +18,7 @@ use crate::alpha;
 use crate::normal::{Term, TermId, Terms};
 use llmc_artifact::scalar::Signature;
 use llmc_artifact::{ReduceOp, ScalarOp, Type, Value};
+use llmc_frontend::graph::AxisId;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -42,11 +44,88 @@ pub fn verify(terms: &mut Terms, stream: &Stream) -> Result<(), String> {
             Check { terms, still: &still, earlier, state, steps: None }.reaches_one().map_err(fault)?;
         }
     }
-    Ok(())
+    (0..DRAWS).try_for_each(|draw| Joined { terms, still: &still, stream, draw }.agrees(&repaired))
+}
+
+/// A state's value, brought up from earlier results to what they have become.
+pub(super) type Follow = dyn Fn(&State, &Known, &dyn Fn(TermId) -> [Value; 2]) -> Value;
+
+/// By the state's own repair: from `old`, where each term that it reads has a value before and after.
+pub(super) fn repaired(state: &State, old: &Known, at: &dyn Fn(TermId) -> [Value; 2]) -> Value {
+    let value = old[&state.source];
+    let far = |y: TermId| at(y)[1].real() - at(y)[0].real();
+    if state.repair.anew.iter().any(|y| at(*y)[0] != at(*y)[1]) {
+        return state.init;
+    }
+    if state.repair.shifts.is_empty() && state.repair.scales.is_empty() {
+        return value;
+    }
+    let shift = |s: &super::Shift| match old[&s.of].real() {
+        0.0 => 0.0,
+        of => s.factor * of * s.by.iter().map(|y| far(*y)).product::<f64>(),
+    };
+    let shifted = value.real() + state.repair.shifts.iter().map(shift).sum::<f64>();
+    let ratio = |m: &super::Moved| m.op.evaluate(&[Value::Real(far(m.by))]).real();
+    Value::Real(state.repair.scales.iter().map(ratio).fold(shifted, |a, b| a * b))
+}
+
+/// A stream's states as a monoid under scrutiny: folds of one step each, of none, and of both.
+pub(super) struct Joined<'a> {
+    pub(super) terms: &'a Terms,
+    pub(super) still: &'a [bool],
+    pub(super) stream: &'a Stream,
+    pub(super) draw: u64,
+}
+
+impl Joined<'_> {
+    /// Two folds that have no step in common, joined, are the fold of both, and one without a step adds nothing: what the
+    /// kernels rely on that fold a long axis in parts.
+    pub(super) fn agrees(&self, follow: &Follow) -> Result<(), String> {
+        let [one, other, none] = [&[1][..], &[2], &[]].map(|steps| self.fold(steps));
+        for (sides, steps) in [([&one, &other], &[1, 2][..]), ([&none, &one], &[1]), ([&one, &none], &[1])] {
+            let (joined, want) = (self.join(sides, follow), self.fold(steps));
+            for (n, state) in self.stream.states.iter().enumerate() {
+                let (got, want) = (joined[&state.source], want[&state.source]);
+                if !near(got, want, magnitude(want).max(magnitude(got)).max(1.0)) {
+                    return Err(format!(
+                        "state {n} of a stream is joined to {got:?} where the fold of both has {want:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The fold of these steps in one block.
+    fn fold(&self, steps: &[u64]) -> Known {
+        let mut known = Known::new();
+        for state in &self.stream.states {
+            let bodies = steps.iter().map(|step| self.element(*step, &known).value(state.body));
+            let value = bodies.fold(state.init, |a, b| state.op.combine().evaluate(&[a, b]));
+            known.insert(state.source, value);
+        }
+        known
+    }
+
+    fn join(&self, sides: [&Known; 2], follow: &Follow) -> Known {
+        let mut joined = Known::new();
+        for state in &self.stream.states {
+            let each = sides
+                .map(|side| follow(state, side, &|y| [side, &joined].map(|known| self.element(0, known).value(y))));
+            joined.insert(state.source, state.op.combine().evaluate(&each));
+        }
+        joined
+    }
+
+    fn element(&self, step: u64, known: &Known) -> Element<'_> {
+        let Joined { terms, still, draw, .. } = *self;
+        let step = Some((step, &self.stream.over[..]));
+        Element { terms, still, draw, step, known: RefCell::new(known.clone()) }
+    }
 }
 
 /// Terms of the arena that neither run with the loop nor hold a state: they are one number throughout.
-fn still(terms: &Terms, stream: &Stream) -> Vec<bool> {
+pub(super) fn still(terms: &Terms, stream: &Stream) -> Vec<bool> {
     let mut still: Vec<bool> = Vec::with_capacity(terms.len());
     for id in (0..terms.len() as u32).map(TermId) {
         let looped = stream.over.iter().any(|a| terms.free(id).contains(*a));
@@ -269,17 +348,19 @@ impl Check<'_> {
     }
 
     fn element(&self, draw: u64, known: Known) -> Element<'_> {
-        Element { terms: self.terms, still: self.still, draw, known: RefCell::new(known) }
+        Element { terms: self.terms, still: self.still, draw, step: None, known: RefCell::new(known) }
     }
 }
 
-type Known = HashMap<TermId, Value>;
+pub(super) type Known = HashMap<TermId, Value>;
 
 /// A step of the loop: what is no arithmetic is worth a number of its own.
 struct Element<'a> {
     terms: &'a Terms,
     still: &'a [bool],
     draw: u64,
+    /// Which of several steps of a loop over these axes; what does not run with them is the same at all.
+    step: Option<(u64, &'a [AxisId])>,
     known: RefCell<Known>,
 }
 
@@ -317,7 +398,9 @@ impl Element<'_> {
     }
 
     fn opaque(&self, id: TermId) -> Value {
-        let x = noise(self.draw, id);
+        let looped = |(_, over): &(u64, &[AxisId])| over.iter().any(|a| self.terms.free(id).contains(*a));
+        let step = self.step.filter(looped).map_or(0, |(step, _)| step);
+        let x = noise(self.draw ^ (step << 32), id);
         match self.terms.info(id).ty {
             Type::Real => Value::Real(x),
             Type::Bool => Value::Bool(x > 0.0),

@@ -4,7 +4,7 @@ use crate::fixture::scrambled;
 use crate::group::{Fused, fused_text, standard_order};
 use crate::kernel::interpret::{Memory, interpret, visited};
 use crate::kernel::lower::{Lowered, lower};
-use crate::kernel::{KernelExtent, KernelSpec, Verified, verify};
+use crate::kernel::{Abi, KernelExtent, KernelSpec, Verified, verify};
 use crate::llvm::testing::Loaded;
 use crate::normal::{TermId, Terms};
 use crate::plan::Binding;
@@ -157,7 +157,13 @@ impl<'a> BlockMachine<'a> {
             (Table::Picked(seq), vec![rows as i32 - 1]),
         ];
         let dims = [(Dim::Rows(seq), rows), (Dim::Picked(seq), 1), (Dim::Blocks(seq), pages), (Dim::Sequences, 1)];
-        let length = |d: Dim| d.as_const().unwrap_or_else(|| dims.iter().find(|(e, _)| *e == d).expect("a length").1);
+        let length = |d: Dim| match d {
+            Dim::Const(n) => n,
+            Dim::Parts(_, size) => to.div_ceil(size as u64),
+            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences => {
+                dims.iter().find(|(e, _)| *e == d).expect("a length").1
+            }
+        };
         for (number, kernel) in self.lowered.block.kernels.clone().into_iter().enumerate() {
             let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{e}\n{}", fused_text(self.fused)));
             let mut operands = Vec::new();
@@ -167,8 +173,9 @@ impl<'a> BlockMachine<'a> {
                 let old = if fresh { None } else { self.memory.get(b).cloned() };
                 operands.push(old.unwrap_or_else(|| vec![0; size()]));
             }
-            let mut memory =
-                Memory { operands, tables: tables.iter().cloned().collect(), dims: dims.into_iter().collect() };
+            let asked = Abi::of(&spec).dims.into_iter().map(|d| (d, length(d)));
+            let dims = dims.into_iter().chain(asked).collect();
+            let mut memory = Memory { operands, tables: tables.iter().cloned().collect(), dims };
             match &self.compiled {
                 Some(kernels) => kernels[number].run(&mut memory, &[]),
                 None => interpret(&spec, &mut memory),

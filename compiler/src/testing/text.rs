@@ -20,11 +20,19 @@ pub struct Text {
     pub scale: f64,
 }
 
-/// The text's only block through the optimizer and into kernels.
+/// The text's only block through the optimizer and into kernels, for a machine that any fold fills: none is cut.
 ///
 /// # Errors
 /// What no kernel computes.
 pub fn kernels(text: &str) -> Result<Text, Unsupported> {
+    kernels_for(text, Machine { slots: 1.0, ..Machine::default() })
+}
+
+/// As [`kernels`], costed by a machine.
+///
+/// # Errors
+/// As [`kernels`].
+pub fn kernels_for(text: &str, machine: Machine) -> Result<Text, Unsupported> {
     let compiled = compile_text("text.llm", text, None);
     let model = compiled.model.unwrap_or_else(|| panic!("{:#?}", compiled.diagnostics));
     let model: Model = model.into_inner();
@@ -43,7 +51,7 @@ pub fn kernels(text: &str) -> Result<Text, Unsupported> {
         &model.axes,
         &BlockFacts { quantised: vec![false; weights.len()], ..BlockFacts::default() },
     );
-    let facts = Facts { weights, picked: false, cache: Format::F32, machine: Machine::default(), role: Role::Decode };
+    let facts = Facts { weights, picked: false, cache: Format::F32, machine, role: Role::Decode };
     let fused = fuse(&best.terms, &best.roots, facts)?;
     Ok(Text { model, fused, scale: 1.0 })
 }
@@ -112,6 +120,15 @@ impl Text {
             t.ordered(&standard_order(&self.fused.terms, &block.graph[*id].axes)).data
         };
         results.into_iter().zip(&roots).map(outermost).collect()
+    }
+
+    /// The first result compiled, its tokens up to each of `ends` at a time.
+    pub fn in_chunks(&self, tokens: u64, ends: &[u64]) -> Vec<f64> {
+        let leaves = |leaf: Leaf, index: &[i64]| self.leaf(leaf, index);
+        let mut machine = BlockMachine::over(&self.fused, tokens, &leaves);
+        machine.compile();
+        let starts = [0].into_iter().chain(ends.iter().copied());
+        starts.zip(ends).flat_map(|(from, to)| machine.step(from, *to).swap_remove(0)).collect()
     }
 
     /// The last row of the first result, interpreted and compiled, where an input is not a number at some tokens.

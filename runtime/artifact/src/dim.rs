@@ -20,6 +20,8 @@ pub enum Dim {
     Blocks(SeqId),
     /// The sequences of the batch.
     Sequences,
+    /// Runs of so many tokens, from a sequence's first on, that hold the longest sequence of the batch.
+    Parts(SeqId, u32),
 }
 
 impl Dim {
@@ -27,7 +29,7 @@ impl Dim {
     pub const fn as_const(self) -> Option<u64> {
         match self {
             Dim::Const(n) => Some(n),
-            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences => None,
+            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences | Dim::Parts(..) => None,
         }
     }
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Dim {
             Dim::Picked(s) => write!(f, "picked{}", s.0),
             Dim::Blocks(s) => write!(f, "blocks{}", s.0),
             Dim::Sequences => write!(f, "sequences"),
+            Dim::Parts(s, n) => write!(f, "parts{} of {n}", s.0),
         }
     }
 }

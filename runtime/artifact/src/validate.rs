@@ -68,6 +68,10 @@ impl Plan {
             Dim::Const(n) => check(n <= MAX_BYTES, part, n, "a length that memory can hold"),
             Dim::Rows(s) | Dim::Picked(s) | Dim::Blocks(s) => self.check_seq(s, part),
             Dim::Sequences => Ok(()),
+            Dim::Parts(s, n) => {
+                check(n > 0, &part, "parts of no token", "at least one")?;
+                self.check_seq(s, part)
+            }
         }
     }
 
@@ -255,6 +259,8 @@ mod tests {
         refuses("buffer `x`", |p, _| p.buffers[1].dims[0] = Dim::Rows(SeqId(3)));
         refuses("buffer `x`", |p, _| p.buffers[1].slot = 1000);
         refuses("kernel `k0`", |_, t| t[0].kernels[0].items = vec![Dim::Blocks(SeqId(1))]);
+        refuses("kernel `k0`", |_, t| t[0].kernels[0].items = vec![Dim::Parts(SeqId(1), 64)]);
+        refuses("buffer `x`", |p, _| p.buffers[1].dims[0] = Dim::Parts(SeqId(0), 0));
         refuses("sequences", |p, _| p.seqs.clear());
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Lengths {
     rows: Vec<u64>,
     picked: Vec<u64>,
     blocks: Vec<u64>,
+    /// Tokens of the longest sequence, those of this batch counted.
+    longest: Vec<u64>,
     sequences: u64,
 }
 
@@ -81,10 +83,15 @@ impl Lengths {
         let axes = 0..plan.seqs.len();
         let sum = |f: &dyn Fn(&Piece) -> usize| pieces.iter().map(|p| f(p) as u64).sum();
         let blocks = |axis: usize| pieces.iter().map(|p| feeds[p.feed].sequence.tracks[axis].blocks()).max();
+        let longest = |axis: usize| {
+            let tokens = |p: &Piece| feeds[p.feed].sequence.tracks[axis].length() + p.count[axis] as u64;
+            pieces.iter().map(tokens).max()
+        };
         Lengths {
             rows: axes.clone().map(|axis| sum(&|p| p.count[axis])).collect(),
             picked: axes.clone().map(|axis| sum(&|p| p.picked[axis].len())).collect(),
-            blocks: axes.map(|axis| blocks(axis).unwrap_or(0)).collect(),
+            blocks: axes.clone().map(|axis| blocks(axis).unwrap_or(0)).collect(),
+            longest: axes.map(|axis| longest(axis).unwrap_or(0)).collect(),
             sequences: pieces.len() as u64,
         }
     }
@@ -97,6 +104,7 @@ impl Lengths {
             Dim::Picked(s) => self.picked[s.0 as usize],
             Dim::Blocks(s) => self.blocks[s.0 as usize],
             Dim::Sequences => self.sequences,
+            Dim::Parts(s, tokens) => self.longest[s.0 as usize].div_ceil(tokens as u64),
         }
     }
 }

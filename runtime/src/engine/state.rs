@@ -247,7 +247,7 @@ impl State {
                         result.data.extend_from_slice(&values[at * width..][..width]);
                         result.rows = 1;
                     }
-                    Some(Dim::Const(_) | Dim::Blocks(_)) => unreachable!("a validated plan's outputs"),
+                    Some(Dim::Const(_) | Dim::Blocks(_) | Dim::Parts(..)) => unreachable!("a validated plan's outputs"),
                 }
             }
         }

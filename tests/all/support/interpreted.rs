@@ -32,7 +32,10 @@ fn rows(spec: &KernelSpec) -> Vec<Dim> {
     let row = spec.axes.iter().find_map(|a| match a.extent {
         KernelExtent::Rows(s) => Some(Dim::Rows(s)),
         KernelExtent::Picked(s) => Some(Dim::Picked(s)),
-        KernelExtent::Const(_) | KernelExtent::Sequences(_) | KernelExtent::Keys { .. } => None,
+        KernelExtent::Const(_)
+        | KernelExtent::Sequences(_)
+        | KernelExtent::Keys { .. }
+        | KernelExtent::Parts { .. } => None,
     });
     row.into_iter().collect()
 }

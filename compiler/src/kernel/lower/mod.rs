@@ -7,6 +7,7 @@
 mod contract;
 mod expr;
 mod map;
+pub(crate) mod split;
 mod stream;
 mod topk;
 mod visit;
@@ -61,7 +62,14 @@ pub fn lower(fused: &Fused, name: &str) -> Lowered {
     for (number, group) in fused.groups.iter().enumerate() {
         let name = symbol(&format!("{name}_{number}_{}", group.name));
         let kernel = lowering.kernel(name, &group.values);
-        lowering.block.kernels.push(kernel);
+        match group.parts {
+            Some(size) => {
+                let split = split::split(&kernel, size, lowering.block.stored.len() as u32);
+                lowering.block.stored.extend(split.stored);
+                lowering.block.kernels.extend(split.kernels);
+            }
+            None => lowering.block.kernels.push(kernel),
+        }
     }
     Lowered { block: lowering.block, weights: lowering.weights, terms: lowering.terms }
 }

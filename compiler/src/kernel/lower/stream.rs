@@ -45,7 +45,7 @@ impl Kernel<'_, '_> {
         }
         let rest: Vec<_> = order.iter().copied().filter(|a| !fold.parallel.contains(*a)).collect();
         let finish_axes = self.all_axes(&rest);
-        Body::Stream(KernelStream { parallel, over, visit, dots, states, finish, finish_axes })
+        Body::Stream(KernelStream { parallel, over, part: None, visit, dots, states, finish, finish_axes })
     }
 
     /// The loop of several values: every state and dot once.

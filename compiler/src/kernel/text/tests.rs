@@ -61,6 +61,7 @@ fn a_stream_shows_its_states_and_repairs() {
     let spec = s.finish(Body::Stream(Stream {
         parallel: vec![t],
         over: vec![key],
+        part: None,
         visit: None,
         dots: vec![Dot { reduce: vec![e], left, right }],
         states: vec![

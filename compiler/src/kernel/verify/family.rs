@@ -1,7 +1,9 @@
 //! Each family's own rules.
 
 use super::{Check, Checker, Fault, Scope, ensure, fault, operand};
-use crate::kernel::{AxisRef, Body, Contract, Fold, KernelExtent, KernelSpec, Product, ResultRef, Stream, TopK, Visit};
+use crate::kernel::{
+    AxisRef, Body, Contract, Fold, KernelExtent, KernelSpec, Part, Product, ResultRef, Stream, TopK, Visit,
+};
 use llmc_artifact::plan::Storage;
 use llmc_artifact::{Dim, Format, ReduceOp, Type};
 use std::collections::BTreeSet;
@@ -51,7 +53,9 @@ fn distinct(c: &Checker, axes: &[AxisRef], place: &str) -> Check {
 /// The axes have a length before the kernel runs.
 fn launched(c: &Checker, axes: &[AxisRef], place: &str) -> Check {
     let known = axes.iter().all(|a| c.spec.dim(*a).is_some());
-    ensure(known, place, || "a parallel axis runs over keys, whose number depends on the row".into())
+    ensure(known, place, || "a parallel axis runs over keys, whose number depends on the row".into())?;
+    let parts = axes.iter().any(|a| c.is_parts(*a));
+    ensure(!parts, place, || "a parallel axis runs over parts that nothing is folded in".into())
 }
 
 /// The product of constant axes.
@@ -130,15 +134,19 @@ fn contract_product(c: &Checker, p: &Product, columns: u64, input: Format) -> Ch
 }
 
 fn stream(c: &Checker, stream: &Stream) -> Check {
-    let Stream { parallel, over, visit, dots, states, finish, finish_axes } = stream;
+    let Stream { parallel, over, part, visit, dots, states, finish, finish_axes } = stream;
     distinct(c, &[parallel.as_slice(), over, finish_axes].concat(), "stream")?;
-    launched(c, parallel, "stream")?;
+    match part {
+        Some(part) => stream_part(c, stream, part)?,
+        None => launched(c, parallel, "stream")?,
+    }
     let keys = over.iter().filter(|a| matches!(c.extent(**a), Some(KernelExtent::Keys { .. }))).count();
     ensure(keys == 0 || over.len() == 1, "stream", || "keys are folded alone".into())?;
     for a in over {
-        if let Some(KernelExtent::Keys { of, .. }) = c.extent(*a) {
+        if let Some(of) = looks_from(c, *a) {
             ensure(parallel.contains(&of), "stream", || "keys look from a row that is not parallel".into())?;
         }
+        ensure(!c.is_parts(*a) || over.len() == 1, "stream", || "parts are folded alone".into())?;
     }
     let outer = Scope::of(parallel.iter().copied());
     let inner = outer.clone().with_axes(over.iter().copied());
@@ -183,6 +191,38 @@ fn stream(c: &Checker, stream: &Stream) -> Check {
     let scope = outer.with_axes(finish_axes.iter().copied());
     let scope = scope.with_results((dots.len()..dots.len() + states.len()).map(|r| ResultRef(r as u16)));
     finish.iter().try_for_each(|s| c.store(s, &scope, "stream, finish"))
+}
+
+/// The row from which keys are looked at, or keys in parts.
+fn looks_from(c: &Checker, axis: AxisRef) -> Option<AxisRef> {
+    match c.extent(axis)? {
+        KernelExtent::Keys { of, .. } => Some(of),
+        KernelExtent::Parts { of, .. } => looks_from(c, of),
+        KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => None,
+    }
+}
+
+/// A fold of a part: of the outermost folded axis, each state stored, nothing finished.
+fn stream_part(c: &Checker, stream: &Stream, part: &Part) -> Check {
+    let place = "stream, part";
+    let of = match c.extent(part.axis) {
+        Some(KernelExtent::Parts { of, .. }) => Some(of),
+        _ => None,
+    };
+    ensure(of.is_some() && of == stream.over.first().copied(), place, || {
+        "is none of the outermost folded axis".into()
+    })?;
+    let last = stream.parallel.split_last().filter(|(last, _)| **last == part.axis);
+    let (_, others) = last.ok_or_else(|| (place.to_string(), "is not the last parallel axis".to_string()))?;
+    launched(c, others, place)?;
+    let finished = !stream.finish.is_empty() || !stream.finish_axes.is_empty();
+    ensure(!finished, place, || "is finished before it is combined".into())?;
+    ensure(part.stores.len() == stream.states.len(), place, || "stores not every state".into())?;
+    for (i, (state, store)) in stream.states.iter().zip(&part.stores).enumerate() {
+        let scope = Scope::of(stream.parallel.iter().chain(&state.axes).copied());
+        c.store(store, &scope.with_results([ResultRef((stream.dots.len() + i) as u16)]), place)?;
+    }
+    Ok(())
 }
 
 fn topk(c: &Checker, topk: &TopK) -> Check {

@@ -67,7 +67,7 @@ pub(super) fn index(checker: &Checker, operand: &Operand, index: &[ExprRef], pla
     let fits = match token {
         Some(KernelExtent::Rows(s) | KernelExtent::Picked(s)) => s == seq && operand.write,
         Some(KernelExtent::Keys { seq: s, .. }) => s == seq && !operand.write,
-        Some(KernelExtent::Const(_) | KernelExtent::Sequences(_)) | None => false,
+        Some(KernelExtent::Const(_) | KernelExtent::Sequences(_) | KernelExtent::Parts { .. }) | None => false,
     };
     ensure(fits, place, || {
         format!("`{}` is paged: its first index is the row axis that writes or the key axis that reads", operand.name)

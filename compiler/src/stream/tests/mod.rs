@@ -392,6 +392,31 @@ fn no_part_of_a_certificate_can_be_changed() {
     assert!(tried > 60, "{tried} mutations");
 }
 
+#[test]
+fn a_wrong_combination_is_caught() {
+    use verify::{Joined, repaired, still};
+    let agrees = |terms: &Terms, stream: &Stream, follow: &verify::Follow| {
+        let still = still(terms, stream);
+        (0..16).try_for_each(|draw| Joined { terms, still: &still, stream, draw }.agrees(follow))
+    };
+    for (terms, stream) in certificates() {
+        agrees(&terms, &stream, &repaired).expect("by the repairs");
+        let kept = agrees(&terms, &stream, &|state, old, _| old[&state.source]);
+        assert!(kept.is_err(), "parts that are joined as they are:\n{stream:#?}");
+        let lost = agrees(&terms, &stream, &|state, _, _| state.init);
+        assert!(lost.is_err(), "parts that are forgotten:\n{stream:#?}");
+        let back = agrees(&terms, &stream, &|state, old, at| {
+            repaired(state, old, &|y| {
+                let [a, b] = at(y);
+                [b, a]
+            })
+        });
+        // A spread around a mean of its own has no odd moment that would tell the direction.
+        let told = stream.states.iter().any(|s| !s.repair.scales.is_empty());
+        assert!(back.is_err() || !told, "parts that are repaired the wrong way:\n{stream:#?}");
+    }
+}
+
 /// Folding the parts and combining them, in either order of association, is folding the whole.
 fn splits(seed: u64, cuts: &[usize]) {
     for (terms, stream) in certificates() {

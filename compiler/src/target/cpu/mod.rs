@@ -126,4 +126,4 @@ impl Target for Cpu {
 }
 
 #[cfg(test)]
-pub(in crate::target) mod tests;
+pub(crate) mod tests;

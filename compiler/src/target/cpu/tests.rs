@@ -17,7 +17,12 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
     let mut random = Random::new(seed);
     let rows: u64 = sequences.iter().map(|(_, rows)| rows).sum();
     let blocks = sequences.iter().map(|(length, _)| length.div_ceil(PAGE_TOKENS as u64)).max().unwrap_or(1);
-    let dims = BTreeMap::from([(ROWS, rows), (Dim::Picked(SEQ), rows.div_ceil(2)), (Dim::Blocks(SEQ), blocks)]);
+    let mut dims = BTreeMap::from([(ROWS, rows), (Dim::Picked(SEQ), rows.div_ceil(2)), (Dim::Blocks(SEQ), blocks)]);
+    let longest = sequences.iter().map(|(length, _)| *length).max().unwrap_or(0);
+    dims.extend(Abi::of(spec).dims.into_iter().filter_map(|d| match d {
+        Dim::Parts(_, size) => Some((d, longest.div_ceil(size as u64))),
+        Dim::Const(_) | Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences => None,
+    }));
     let mut tables = BTreeMap::from([
         (Table::Lengths(SEQ), sequences.iter().map(|(length, _)| *length as i32).collect()),
         (Table::Picked(SEQ), (0..rows as i32).step_by(2).collect()),
@@ -388,6 +393,7 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     s.finish(Body::Stream(Stream {
         parallel: vec![t, h, g],
         over: vec![k],
+        part: None,
         visit: None,
         dots: vec![Dot { reduce: vec![e], left, right }],
         states,
@@ -562,7 +568,16 @@ pub fn statistics(n: u64, m: u64, over_rows: bool) -> Verified<KernelSpec> {
         finish.push(store(out, &[at_kept], value));
     }
     let parallel = if over_rows { vec![] } else { vec![t] };
-    s.finish(Body::Stream(Stream { parallel, over, visit: None, dots: vec![], states, finish, finish_axes: own }))
+    s.finish(Body::Stream(Stream {
+        parallel,
+        over,
+        part: None,
+        visit: None,
+        dots: vec![],
+        states,
+        finish,
+        finish_axes: own,
+    }))
 }
 
 #[test]
@@ -600,6 +615,7 @@ fn dots_over_constant_axes() {
             let spec = s.finish(Body::Stream(Stream {
                 parallel: vec![t],
                 over: vec![b],
+                part: None,
                 visit: None,
                 dots: vec![Dot { reduce: vec![c], left, right }],
                 states: vec![state],

@@ -17,7 +17,7 @@ mod rows;
 use super::abi::Entry;
 use super::stores::{points, store_points};
 use super::tuning::{KEPT_FACTOR, THREADS};
-use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, ResultRef, State, Stream};
+use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, ResultRef, State, Store, Stream};
 use crate::llvm::{Cmp, Emitter, Lane, Precision, Results, Scope, Ty, Val};
 use crate::target::points::bind_point;
 use llmc_artifact::{Dim, ReduceOp, Type, Value};
@@ -122,18 +122,37 @@ fn emit_general(entry: &Entry, stream: &Stream) -> Vec<Dim> {
         stream.parallel.iter().map(|a| entry.spec.dim(*a).expect("emission: a stream parallel over keys")).collect();
     let index = entry.item_index(&scope, &items);
     let at = stream.parallel.iter().zip(&index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
-    fold.start(&at);
-    e.barrier();
-    fold.nest(&at, &stream.over);
-    let zero = e.int(0);
-    let results = Block { fold: &fold, base: zero, valid: (zero, zero) };
-    let count = points(entry.spec, &stream.finish_axes).expect("emission: a finish over an unknown length");
-    store_points(entry, &at.with_results(&results), &stream.finish_axes, (zero, e.int(count as i64)), &stream.finish);
+    fold.where_in_range(&at, || {
+        fold.start(&at);
+        e.barrier();
+        fold.nest(&at, &stream.over);
+        fold.finish(&at);
+    });
     items
 }
 
-/// The indices that a folded axis runs over, the first and the one after the last.
+/// What a stream stores at its end, each over axes beyond the parallel ones: what it finishes with, or of a part its states.
+fn ends(stream: &Stream) -> Vec<(&[AxisRef], &[Store])> {
+    match &stream.part {
+        Some(part) => {
+            let each = stream.states.iter().zip(&part.stores);
+            each.map(|(state, store)| (state.axes.as_slice(), std::slice::from_ref(store))).collect()
+        }
+        None => vec![(&stream.finish_axes, &stream.finish)],
+    }
+}
+
+/// The indices that a folded axis runs over, the first and the one after the last: of one that is folded in parts, those of the
+/// part, which may be none.
 fn range<'c>(entry: &Entry<'_, 'c>, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'c>, Val<'c>) {
+    let (begin, end) = whole_range(entry, at, axis);
+    let Some((part, size)) = entry.spec.cut(axis) else { return (begin, end) };
+    let (e, size) = (entry.emitter, size as i64);
+    let first = e.mul(at.axis(part).value, e.int(size));
+    (e.max(begin, first), e.min(end, e.add(first, e.int(size))))
+}
+
+fn whole_range<'c>(entry: &Entry<'_, 'c>, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'c>, Val<'c>) {
     let e = entry.emitter;
     match entry.spec.axes[axis.0 as usize].extent {
         KernelExtent::Keys { seq, of, causal, window } => {
@@ -143,6 +162,11 @@ fn range<'c>(entry: &Entry<'_, 'c>, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'
         }
         KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
             (e.int(0), at.dim(entry.spec.dim(axis).expect("not keys")))
+        }
+        KernelExtent::Parts { of, size } => {
+            let (begin, end) = whole_range(entry, at, of);
+            let number = |i: Val<'c>| e.lane_div_rem(Lane::uniform(i), Lane::uniform(e.int(size as i64)), 1).0.value;
+            (number(begin), number(e.add(end, e.int(size as i64 - 1))))
         }
     }
 }
@@ -193,6 +217,27 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
                 });
             }
         }
+    }
+
+    fn finish(&self, at: &Scope<'_, 'c>) {
+        let (e, stream) = (self.entry.emitter, self.stream);
+        let zero = e.int(0);
+        let results = Block { fold: self, base: zero, valid: (zero, zero) };
+        let at = at.with_results(&results);
+        for (axes, stores) in ends(stream) {
+            let count = points(self.entry.spec, axes).expect("emission: a finish over an unknown length");
+            store_points(self.entry, &at, axes, (zero, e.int(count as i64)), stores);
+        }
+    }
+
+    /// A fold of a part, unless its row has none of it: the same for all threads of the block.
+    fn where_in_range(&self, at: &Scope<'_, 'c>, fold: impl FnOnce()) {
+        if self.stream.part.is_none() {
+            return fold();
+        }
+        let e = self.entry.emitter;
+        let (begin, end) = range(self.entry, at, self.stream.over[0]);
+        e.when(e.compare(Cmp::Lt, begin, end), fold);
     }
 
     fn nest(&self, at: &Scope<'_, 'c>, over: &[AxisRef]) {

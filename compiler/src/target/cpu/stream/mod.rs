@@ -79,9 +79,11 @@ pub fn emit(entry: &Entry, stream: &Stream) -> Work {
     entry.for_each_item(&scope, &items, |index| {
         let at = stream.parallel.iter().zip(index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
         at.hoist(&fold.roots(), &fold.varying());
-        fold.start(&at);
-        fold.nest(&at, &stream.over);
-        fold.finish(&at);
+        fold.where_in_range(&at, || {
+            fold.start(&at);
+            fold.nest(&at, &stream.over);
+            fold.finish(&at);
+        });
     });
     Work { items: if items.is_empty() { vec![Dim::Const(1)] } else { items }, scratch: fold.scratch.get() }
 }
@@ -133,7 +135,8 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         let states = s.states.iter().flat_map(|s| [s.body].into_iter().chain(s.repair.exprs()));
         let dots = s.dots.iter().flat_map(|d| [d.left, d.right]);
         let visit = s.visit.map(|v| v.condition);
-        states.chain(dots).chain(visit).chain(super::nest::roots(&s.finish)).collect()
+        let parts = s.part.iter().flat_map(|p| super::nest::roots(&p.stores));
+        states.chain(dots).chain(visit).chain(super::nest::roots(&s.finish)).chain(parts).collect()
     }
 
     /// Every axis that moves within a work item.
@@ -175,8 +178,26 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         }
     }
 
-    /// Indices that an axis visits.
+    /// A fold of a part, unless its row has none of it.
+    fn where_in_range(&self, at: &Scope<'_, 'c>, fold: impl FnOnce()) {
+        if self.stream.part.is_none() {
+            return fold();
+        }
+        let e = self.entry.emitter;
+        let (begin, end) = self.range(at, self.stream.over[0]);
+        e.when(e.compare(Cmp::Lt, begin, end), fold);
+    }
+
+    /// Indices that an axis visits: of one that is folded in parts, those of the part.
     fn range(&self, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'c>, Val<'c>) {
+        let (begin, end) = self.whole_range(at, axis);
+        let Some((part, size)) = self.entry.spec.cut(axis) else { return (begin, end) };
+        let (e, size) = (self.entry.emitter, size as i64);
+        let first = e.mul(at.axis(part).scalar().expect("emission: an item is one part"), e.int(size));
+        (e.max(begin, first), e.min(end, e.add(first, e.int(size))))
+    }
+
+    fn whole_range(&self, at: &Scope<'_, 'c>, axis: AxisRef) -> (Val<'c>, Val<'c>) {
         let e = self.entry.emitter;
         let scalar = |l: Lane<'c>| l.scalar().expect("emission: the row of keys is one");
         match self.entry.spec.axes[axis.0 as usize].extent {
@@ -188,6 +209,12 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
             }
             KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
                 (e.int(0), at.dim(self.entry.spec.dim(axis).expect("not keys")))
+            }
+            KernelExtent::Parts { of, size } => {
+                let (begin, end) = self.whole_range(at, of);
+                let number = |i: Val<'c>| e.lane_div_rem(Lane::uniform(i), Lane::uniform(e.int(size as i64)), 1).0;
+                let scalar = |l: Lane<'c>| l.scalar().expect("emission: the row of keys is one");
+                (scalar(number(begin)), scalar(number(e.add(end, e.int(size as i64 - 1)))))
             }
         }
     }
@@ -206,8 +233,8 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         });
     }
 
-    /// Keys: whole blocks with lanes masked, for their pages can be read to the end. Other axes: whole blocks, then
-    /// the remaining indices one by one.
+    /// Keys: whole blocks with lanes masked, for their pages can be read to the end. Parts: the indices of each block one
+    /// by one. Other axes, whose range begins at a block: whole blocks, then the remaining indices one by one.
     fn blocks(&self, at: &Scope<'_, 'c>, begin: Val<'c>, end: Val<'c>) {
         let (e, width) = (self.entry.emitter, WIDTH as i64);
         let block = |base, valid, full, at_once| {
@@ -215,19 +242,23 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
             self.block(at, &Block { fold: self, base, valid, full, at_once, vectors });
         };
         let aligned = |x: Val<'c>| e.and(x, e.int(-width));
-        if matches!(self.entry.spec.axes[self.inner.0 as usize].extent, KernelExtent::Keys { .. }) {
+        let masked = |at_once| {
             e.repeat(aligned(begin), end, width, |base| {
                 let valid = (e.max(base, begin), e.min(e.add(base, e.int(width)), end));
-                self.where_visited(at, valid, || block(base, valid, false, true));
+                self.where_visited(at, valid, || block(base, valid, false, at_once));
             });
-            return;
+        };
+        match self.entry.spec.axes[self.inner.0 as usize].extent {
+            KernelExtent::Keys { .. } => return masked(true),
+            KernelExtent::Parts { .. } => return masked(false),
+            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {}
         }
         let whole = match end.constant() {
             Some(n) => e.int(n / width * width),
             None => aligned(end),
         };
         if whole.constant() != Some(0) {
-            e.repeat(e.int(0), whole, width, |base| block(base, (base, e.add(base, e.int(width))), true, true));
+            e.repeat(begin, whole, width, |base| block(base, (base, e.add(base, e.int(width))), true, true));
         }
         if whole.constant().is_none() || whole.constant() != end.constant() {
             e.when(e.compare(Cmp::Lt, whole, end), || block(whole, (whole, end), false, false));
@@ -257,7 +288,12 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         let zero = self.entry.emitter.int(0);
         let vectors = RefCell::new(vec![None; self.dots.len()]);
         let results = Block { fold: self, base: zero, valid: (zero, zero), full: false, at_once: false, vectors };
-        store_nest(&at.with_results(&results), &self.stream.finish_axes, &self.stream.finish);
+        let at = at.with_results(&results);
+        if let Some(part) = &self.stream.part {
+            let stores = self.stream.states.iter().zip(&part.stores);
+            return stores.for_each(|(state, store)| store_nest(&at, &state.axes, std::slice::from_ref(store)));
+        }
+        store_nest(&at, &self.stream.finish_axes, &self.stream.finish);
     }
 
     /// The number of a state's value at the scope's point.

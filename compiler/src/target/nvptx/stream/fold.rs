@@ -146,7 +146,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         e.barrier();
         let stream = self.stream;
         let out = (self.shape.rows(), kept.as_slice());
-        finish(entry, stream, rows, out, (&stream.finish_axes, &stream.finish));
+        super::ends(stream).into_iter().for_each(|end| finish(entry, stream, rows, out, end));
     }
 
     /// Expressions that are evaluated at every key.

@@ -5,6 +5,7 @@ pub(crate) mod simulated;
 mod stream;
 
 use super::*;
+use crate::kernel::lower::split::tests::of_parts;
 use crate::kernel::sample::projections;
 use crate::llvm::testing::ptxas;
 use crate::target::cpu::tests::{
@@ -49,7 +50,12 @@ fn maps_and_streams_assemble() {
     ];
     let attentions = cases.into_iter().enumerate().map(|(i, c)| named(attention(c), format!("attention{i}")));
     let statistics = [false, true].into_iter().map(|r| named(statistics(5, 33, r), format!("statistics_{r}")));
-    assemble(&attentions.chain(statistics).chain([rope(64)]).collect::<Vec<_>>());
+    let parts =
+        [(PLAIN, "whole"), (Attention { window: Some(100), ..PLAIN }, "window")].into_iter().flat_map(|(a, of)| {
+            let both = of_parts(&attention(a), 64).into_iter().zip(["folded", "combined"]);
+            both.map(move |(k, what)| named(k, format!("{of}_{what}")))
+        });
+    assemble(&attentions.chain(statistics).chain(parts).chain([rope(64)]).collect::<Vec<_>>());
 }
 
 #[test]
@@ -94,6 +100,10 @@ fn every_family_agrees_with_the_interpreter() {
         with(contract(Format::Q4_1, Format::Act8), 10),
         with(contract(Format::Q8_0, Format::Act8), 11),
     ];
+    let windowed = Attention { heads: 1, size: 33, keys_inside: false, window: Some(70), ..PLAIN };
+    for whole in [attention(windowed), statistics(70, 33, false)] {
+        cases.extend(of_parts(&whole, 64).into_iter().zip(13..).map(|(k, seed)| with(k, seed)));
+    }
     let mut table = with(embedding(Format::Q5_0, 96, false), 12);
     table.1.operands[0] = [0i32, 36, 17, 15].iter().flat_map(|t| t.to_le_bytes()).collect();
     cases.extend([table, cross_attention()]);

@@ -3,6 +3,7 @@
 use super::ptxas;
 use super::simulated::{Simulated, numbered};
 use crate::kernel::interpret::{Memory, interpret};
+use crate::kernel::lower::split::tests::Parts;
 use crate::kernel::verify::{Verified, verify};
 use crate::kernel::{AxisRef, Body, Expr, ExprRef, KernelSpec, Stream, Visit};
 use crate::llvm::Stage;
@@ -13,6 +14,7 @@ use crate::target::nvptx::stream::plan::Plan;
 use llmc_artifact::plan::Table;
 use llmc_artifact::{Dim, Format, ScalarOp, Type, Value};
 use llmc_ptx_sim::Counters;
+use std::cell::RefCell;
 
 const HALVES: Attention = Attention { format: Format::F16, ..PLAIN };
 
@@ -171,6 +173,32 @@ fn bits_do_not_depend_on_the_batch() {
         let got = run(&mut simulated, (0, &part), 3).0;
         let wanted = &all.operands[3][first * bytes..(first + count) * bytes];
         assert!(got.operands[3][bytes..(count + 1) * bytes] == *wanted, "rows {first}..{}", first + count);
+    }
+}
+
+/// Parts of a context by matrix instructions, their states combined by the general form, are the context.
+#[test]
+fn parts_of_a_context_agree() {
+    let small = Attention { size: 16, heads: 1, group: 3, ..HALVES };
+    for a in [small, Attention { window: Some(100), ..small }, Attention { size: 40, causal: false, ..small }] {
+        let (spec, memory) = case(a, &[(64, 1), (130, 3), (300, 2)]);
+        let parts = Parts::new(&spec, 64);
+        let Body::Stream(stream) = &parts.kernels[0].body else { panic!("a fold") };
+        assert!(Plan::of(&parts.kernels[0], stream).is_some(), "a part has no matrices");
+        let mut want = memory.clone();
+        interpret(&spec, &mut want);
+        let found = [false, true].map(|few| {
+            let (infos, text) = text(&parts.kernels, "sm_80", few);
+            let simulated = Simulated::new(&parts.kernels, &infos, &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+            let simulated = RefCell::new(simulated);
+            let got = parts.run(&memory, &|kernel, memory| {
+                let ran = simulated.borrow_mut().run(kernel, memory, few.into());
+                ran.unwrap_or_else(|fault| panic!("kernel {kernel}: {fault}"));
+            });
+            parts.agree("on the simulator", &got, &want, 4e-6);
+            got.operands
+        });
+        assert_eq!(found[0], found[1], "the shapes differ");
     }
 }
 
