@@ -340,6 +340,7 @@ pub fn canonical(old: &Terms, roots: &[TermId]) -> (Terms, Vec<TermId>) {
     terms.binders.clone_from(&old.binders);
     terms.stored.clone_from(&old.stored);
     terms.each.clone_from(&old.each);
+    terms.every.clone_from(&old.every);
     let mut pass = Canonical { old, terms, done: HashMap::new(), heights: HashMap::new(), binders: IndexMap::new() };
     let roots = roots.iter().map(|r| pass.visit(*r)).collect();
     (pass.terms, roots)

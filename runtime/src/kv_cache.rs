@@ -186,6 +186,11 @@ impl Track {
         self.pages.truncate((self.length.div_ceil(PAGE) - self.dropped) as usize);
     }
 
+    /// Pages at its beginning that a window has left behind.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// Entries of its row of the block table.
     pub fn blocks(&self) -> u64 {
         self.dropped + self.pages.len() as u64

@@ -11,6 +11,7 @@ mod figures;
 mod fused;
 mod goals;
 mod hygiene;
+mod latent;
 mod laws;
 mod oracle;
 mod sim;

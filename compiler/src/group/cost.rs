@@ -1,6 +1,6 @@
 //! What a kernel costs whole: the bytes it moves and its operations on the machine's roofline, and its launch.
 
-use super::{Contraction, Facts, Fold, Form, Fused, Group, Value, Work, parts};
+use super::{Contraction, Facts, Fold, Form, Fused, Group, Value, Work, parts, row_axis};
 use crate::alpha;
 use crate::cost::{Arithmetic, Cost, Kernel, element_bytes};
 use crate::normal::{TermId, Terms};
@@ -118,7 +118,9 @@ impl<'a> Counted<'a> {
         self.kernel.compute(Arithmetic::Scalar, points * operations);
         for form in &value.forms {
             match form {
-                Form::Dense { format, .. } => self.kernel.value(points * element_bytes(*format)),
+                Form::Dense { format, .. } | Form::Workspace { format, .. } => {
+                    self.kernel.value(points * element_bytes(*format));
+                }
                 Form::Cache { format, .. } => self.kernel.memory(points * element_bytes(*format)),
             }
         }
@@ -151,9 +153,9 @@ impl<'a> Counted<'a> {
     }
 
     fn products(&mut self, c: &Contraction) {
-        let rows = self.facts.role.lengths().rows as f64;
         for p in &c.products {
             let size = self.points(self.terms.free(p.weight));
+            let rows = self.points(&row_axis(self.terms, self.terms.free(p.term)).into_iter().collect());
             if self.once(p.term, Arithmetic::of(p.format), 2.0 * size * rows) {
                 self.kernel.memory(size * element_bytes(p.format));
             }
@@ -196,10 +198,16 @@ impl<'a> Counted<'a> {
 
     /// A stored value that the kernel reads: what other tokens appended comes from memory.
     fn read(&mut self, n: u32) {
-        let cached = self.values[n as usize].forms.iter().find_map(|f| match f {
+        let forms = &self.values[n as usize].forms;
+        let cached = forms.iter().find_map(|f| match f {
             Form::Cache { format, .. } => Some(*format),
-            Form::Dense { .. } => None,
+            Form::Dense { .. } | Form::Workspace { .. } => None,
         });
+        let bytes = forms.iter().map(|f| match f {
+            Form::Workspace { format, .. } => element_bytes(*format),
+            Form::Dense { .. } | Form::Cache { .. } => 4.0,
+        });
+        let bytes = bytes.reduce(f64::min).unwrap_or(4.0);
         let points = self.points(self.axes(n));
         match cached {
             Some(format) => {
@@ -207,7 +215,7 @@ impl<'a> Counted<'a> {
                 let seen = points / lengths.rows as f64 * lengths.keys as f64;
                 self.kernel.memory(seen * element_bytes(format));
             }
-            None => self.kernel.value(points * 4.0),
+            None => self.kernel.value(points * bytes),
         }
     }
 }

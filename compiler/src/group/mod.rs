@@ -10,6 +10,7 @@
 //! leave most of the machine without work is cut into parts ([`parts`]).
 
 mod agree;
+mod anew;
 mod cost;
 mod merge;
 pub mod parts;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use crate::cost::Machine;
 pub use agree::agree;
+pub use anew::every_axis;
 pub use cost::{group as group_cost, whole as whole_cost};
 pub use text::fused_text;
 pub(crate) use value::{stored_leaf, weight_leaf};
@@ -92,6 +94,17 @@ pub enum Form {
         format: Format,
         /// Which tokens readers can see.
         sight: Sight,
+    },
+    /// Pages as a cache's, of every token that the caches hold, for other tokens to read in this step.
+    Workspace {
+        /// Axes outside the tokens of a page, outermost first.
+        outer: Vec<AxisId>,
+        /// Axes within.
+        inner: Vec<AxisId>,
+        /// Whether tokens are innermost.
+        keys_innermost: bool,
+        /// Element format.
+        format: Format,
     },
 }
 

@@ -25,6 +25,11 @@ impl Former<'_> {
         if let Some(done) = memo.get(&id) {
             return Ok(*done);
         }
+        if let Some(view) = self.made_again(id, keep) {
+            let new = self.load_again(id, view)?;
+            memo.insert(id, new);
+            return Ok(new);
+        }
         let whole = self.is_foreign(id, keep) && self.fits(id) && self.worth_storing(id);
         let new = if whole && !self.is_contracted_here(id) {
             self.load(id, Why::Loop, id)?
@@ -134,7 +139,7 @@ impl Former<'_> {
 
     /// Whether a term is stored as it is, rather than what it is made of: not a square, nor a product with something
     /// that every reader can multiply with as well.
-    fn worth_storing(&mut self, id: TermId) -> bool {
+    pub(super) fn worth_storing(&mut self, id: TermId) -> bool {
         let Term::Sum(bound, xs) = self.terms.term(id).clone() else { return true };
         if !bound.is_empty() {
             return true;
@@ -180,7 +185,7 @@ impl Former<'_> {
     }
 
     /// Whether storing the term takes no more than storing one of its reductions.
-    fn fits(&mut self, id: TermId) -> bool {
+    pub(super) fn fits(&mut self, id: TermId) -> bool {
         if self.planning.contains(&id) {
             return false;
         }
@@ -242,7 +247,8 @@ impl Former<'_> {
         let mut seen = BTreeSet::new();
         let mut stack = vec![id];
         while let Some(x) = stack.pop() {
-            if !seen.insert(x) || !self.reduces(x) {
+            // What another token has is read, not reduced here.
+            if !seen.insert(x) || !self.reduces(x) || matches!(self.terms.term(x), Term::Read(..)) {
                 continue;
             }
             if stream::behind(&self.terms, x).is_some() || matches!(self.terms.term(x), Term::TopK(..)) {

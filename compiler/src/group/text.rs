@@ -170,7 +170,7 @@ impl Text<'_> {
                 let value = &self.fused.values[value as usize];
                 match &value.forms[form] {
                     Form::Dense { format, .. } if format.is_quantised() => format!("{}: {format}", value.name),
-                    Form::Dense { .. } | Form::Cache { .. } => value.name.clone(),
+                    Form::Dense { .. } | Form::Cache { .. } | Form::Workspace { .. } => value.name.clone(),
                 }
             }
         }
@@ -180,11 +180,17 @@ impl Text<'_> {
         match form {
             Form::Dense { format, .. } => format.to_string(),
             Form::Cache { outer, inner, keys_innermost, format, .. } => {
-                let (outer, inner) = (self.names(outer), self.names(inner));
-                let order = if *keys_innermost { "keys innermost" } else { "keys outside" };
-                format!("{format} cache of [{outer}][{inner}], {order}")
+                format!("{format} cache of {}", self.pages(outer, inner, *keys_innermost))
+            }
+            Form::Workspace { outer, inner, keys_innermost, format } => {
+                format!("{format} workspace of {}", self.pages(outer, inner, *keys_innermost))
             }
         }
+    }
+
+    fn pages(&self, outer: &[AxisId], inner: &[AxisId], keys_innermost: bool) -> String {
+        let order = if keys_innermost { "keys innermost" } else { "keys outside" };
+        format!("[{}][{}], {order}", self.names(outer), self.names(inner))
     }
 
     fn names(&self, axes: &[AxisId]) -> String {

@@ -1,6 +1,7 @@
 //! Which values are stored, and the loop that each hangs on.
 
 use super::agree::UNREAD;
+use super::anew::{every_axis, read_again};
 use super::{
     Contraction, Demand, Facts, Fold, Form, Input, Product, Unsupported, Value, Why, Work, plain_format, row_axis,
     standard_order,
@@ -157,7 +158,7 @@ impl Former<'_> {
     }
 
     /// Pages hold reals: an int up to 2^24 is one exactly.
-    fn cache_format(&self, ty: Type) -> Format {
+    pub(super) fn cache_format(&self, ty: Type) -> Format {
         if ty == Type::Real { self.facts.cache } else { Format::F32 }
     }
 
@@ -241,25 +242,26 @@ impl Former<'_> {
         self.terms.info(term).name.as_ref().map_or_else(|| "a value".to_owned(), |n| format!("`{n}`"))
     }
 
-    fn form_of(&mut self, value: u32, form: Form) -> usize {
+    pub(super) fn form_of(&mut self, value: u32, form: Form) -> usize {
         let forms = &mut self.values[value as usize].forms;
         // Readers of a cache agree on one layout: dots come first, the others read it as it is.
         let same = |f: &Form| match (f, &form) {
-            (Form::Cache { .. }, Form::Cache { .. }) => true,
+            (Form::Cache { .. }, Form::Cache { .. }) | (Form::Workspace { .. }, Form::Workspace { .. }) => true,
             (f, form) => f == form,
         };
         if let Some(at) = forms.iter().position(same) {
-            if let (Form::Cache { sight, .. }, Form::Cache { sight: more, .. }) = (&mut forms[at], &form) {
+            let keys_innermost = |f: &Form| match f {
+                Form::Cache { keys_innermost, .. } | Form::Workspace { keys_innermost, .. } => *keys_innermost,
+                Form::Dense { .. } => false,
+            };
+            let (old, other) = if keys_innermost(&form) && !keys_innermost(&forms[at]) {
+                let old = std::mem::replace(&mut forms[at], form);
+                (&mut forms[at], old)
+            } else {
+                (&mut forms[at], form)
+            };
+            if let (Form::Cache { sight, .. }, Form::Cache { sight: more, .. }) = (old, &other) {
                 *sight = sight.join(*more);
-            }
-            if let (Form::Cache { keys_innermost: false, sight, .. }, Form::Cache { keys_innermost: true, .. }) =
-                (&forms[at], &form)
-            {
-                let joined = *sight;
-                forms[at] = form;
-                if let Form::Cache { sight, .. } = &mut forms[at] {
-                    *sight = joined;
-                }
             }
             return at;
         }
@@ -567,8 +569,10 @@ impl Former<'_> {
     /// Stored values read at other tokens are cached, laid out for what reads them.
     fn cache_reads(&mut self, body: TermId, keep: &[TermId], dots: &[TermId], parallel: &Axes, sight: Sight) {
         for (read, within) in reads(&self.terms, body, keep, dots) {
-            let Term::Read(x, _) = *self.terms.term(read) else { unreachable!("only reads are found") };
-            let (value, names) = stored_leaf(&self.terms, x);
+            let (value, names) = match *self.terms.term(read) {
+                Term::Read(x, _) => stored_leaf(&self.terms, x),
+                _ => stored_leaf(&self.terms, read),
+            };
             let (axes, ty) = self.terms.stored[value as usize].clone();
             let contracted = within.map_or(Axes::none(), |d| alpha::reduction(&self.terms, d).expect("a dot").1);
             let row = row_axis(&self.terms, &axes);
@@ -580,7 +584,12 @@ impl Former<'_> {
                 (outer, inner) = all.iter().partition(|a| parallel.contains(seen(a)));
             }
             let format = self.cache_format(ty);
-            self.form_of(value, Form::Cache { outer, inner, keys_innermost, format, sight });
+            if every_axis(&self.terms, &axes).is_none() {
+                self.form_of(value, Form::Cache { outer, inner, keys_innermost, format, sight });
+            } else {
+                self.form_of(value, Form::Workspace { outer, inner, keys_innermost, format });
+                self.cached_for(value, sight);
+            }
         }
     }
 
@@ -741,7 +750,7 @@ fn renames(terms: &Terms, at: &[(AxisId, TermId)]) -> Option<Vec<(AxisId, AxisId
         .collect()
 }
 
-/// Reads below a loop's body but not in its own earlier results, each with the dot that it is in.
+/// Reads of other tokens below a loop's body but not in its own earlier results, each with the dot that it is in.
 fn reads(terms: &Terms, body: TermId, keep: &[TermId], dots: &[TermId]) -> Vec<(TermId, Option<TermId>)> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
@@ -750,7 +759,7 @@ fn reads(terms: &Terms, body: TermId, keep: &[TermId], dots: &[TermId]) -> Vec<(
         if keep.contains(&x) || !seen.insert((x, within)) {
             continue;
         }
-        if matches!(terms.term(x), Term::Read(..)) {
+        if matches!(terms.term(x), Term::Read(..)) || read_again(terms, x).is_some() {
             found.push((x, within));
             continue;
         }
@@ -764,22 +773,7 @@ fn reads(terms: &Terms, body: TermId, keep: &[TermId], dots: &[TermId]) -> Vec<(
 /// Stored values that a value's formula reads as plain numbers: everything but its activation and what it reads at
 /// other tokens.
 fn plain_loads(terms: &Terms, value: &Value) -> BTreeSet<u32> {
-    let mut roots = vec![value.term];
-    match &value.work {
-        Work::Map | Work::TopK => {}
-        Work::Contract(c) => roots.extend(c.stats.iter().map(|s| s.1)),
-        Work::Stream(f) => {
-            for s in &f.stream.states {
-                roots.push(s.body);
-                roots.extend(s.repair.moving());
-            }
-        }
-    }
-    let done: Vec<TermId> = match &value.work {
-        Work::Map | Work::TopK => vec![],
-        Work::Contract(c) => c.products.iter().map(|p| p.term).chain(c.stats.iter().map(|s| s.0)).collect(),
-        Work::Stream(f) => f.stream.states.iter().map(|s| s.source).collect(),
-    };
+    let (mut roots, done) = formulas(value);
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
     while let Some(x) = roots.pop() {
@@ -791,8 +785,29 @@ fn plain_loads(terms: &Terms, value: &Value) -> BTreeSet<u32> {
                 found.insert(*n);
             }
             Term::Read(..) => {}
+            _ if read_again(terms, x).is_some() => {}
             _ => roots.extend(terms.operands(x)),
         }
     }
     found
+}
+
+/// What a value's kernel evaluates for it, and the reductions that its loop takes: in formulas they are results.
+pub(super) fn formulas(value: &Value) -> (Vec<TermId>, Vec<TermId>) {
+    let (mut roots, mut done) = (vec![value.term], vec![]);
+    match &value.work {
+        Work::Map | Work::TopK => {}
+        Work::Contract(c) => {
+            roots.extend(c.stats.iter().map(|s| s.1));
+            done.extend(c.products.iter().map(|p| p.term).chain(c.stats.iter().map(|s| s.0)));
+        }
+        Work::Stream(f) => {
+            for s in &f.stream.states {
+                roots.push(s.body);
+                roots.extend(s.repair.moving());
+                done.push(s.source);
+            }
+        }
+    }
+    (roots, done)
 }

@@ -29,6 +29,7 @@ impl Abi {
                 Storage::Dense { dims } => dims.iter().for_each(|d| needs.dim(*d)),
                 Storage::Panel { .. } => {}
                 Storage::Paged { seq, .. } => needs.paged(OperandRef(operand as u16), *seq),
+                Storage::Workspace { seq, .. } => needs.workspace(OperandRef(operand as u16), *seq),
             }
         }
         for (expr, _) in &spec.exprs.0 {
@@ -114,6 +115,7 @@ impl Needs<'_> {
                 Some(seq)
             }
             KernelExtent::Const(_)
+            | KernelExtent::Tokens(_)
             | KernelExtent::Sequences(_)
             | KernelExtent::Keys { .. }
             | KernelExtent::Parts { .. } => None,
@@ -121,12 +123,18 @@ impl Needs<'_> {
     }
 
     fn position(&mut self, axis: AxisRef) {
+        if let KernelExtent::Tokens(seq) = self.spec.axes[axis.0 as usize].extent {
+            self.tables.insert(Table::TokenPositions(seq));
+        }
         if let Some(seq) = self.row(axis) {
             self.tables.insert(Table::Positions(seq));
         }
     }
 
     fn sequence_of(&mut self, axis: AxisRef) {
+        if let KernelExtent::Tokens(seq) = self.spec.axes[axis.0 as usize].extent {
+            self.tables.insert(Table::TokenSeq(seq));
+        }
         if let Some(seq) = self.row(axis) {
             self.tables.insert(Table::RowSeq(seq));
         }
@@ -134,7 +142,7 @@ impl Needs<'_> {
 
     fn length(&mut self, axis: AxisRef) {
         self.sequence_of(axis);
-        if let KernelExtent::Sequences(seq) = self.spec.axes[axis.0 as usize].extent {
+        if let KernelExtent::Sequences(seq) | KernelExtent::Tokens(seq) = self.spec.axes[axis.0 as usize].extent {
             self.tables.insert(Table::Lengths(seq));
         }
         if let Some(seq) = self.row(axis) {
@@ -151,6 +159,26 @@ impl Needs<'_> {
             self.tables.insert(Table::RowSeq(seq));
             for axis in 0..self.spec.axes.len() {
                 self.row(AxisRef(axis as u16));
+            }
+        }
+        self.tokens();
+    }
+
+    /// A workspace is found through the page that each sequence begins with; where it is written, at each token's own
+    /// position.
+    fn workspace(&mut self, operand: OperandRef, seq: SeqId) {
+        self.tables.insert(Table::Bases(seq));
+        if self.spec.operands[operand.0 as usize].write {
+            self.tokens();
+        }
+    }
+
+    /// What places tokens in pages.
+    fn tokens(&mut self) {
+        for axis in (0..self.spec.axes.len()).map(|a| AxisRef(a as u16)) {
+            if let KernelExtent::Tokens(_) = self.spec.axes[axis.0 as usize].extent {
+                self.position(axis);
+                self.sequence_of(axis);
             }
         }
     }

@@ -95,12 +95,13 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn table(&self, table: Table, i: i64) -> i64 {
-        self.memory.tables[&table][i as usize] as i64
+        let entries = self.memory.tables.get(&table).unwrap_or_else(|| panic!("{table:?} is not bound"));
+        entries[i as usize] as i64
     }
 
     fn seq(&self, axis: AxisRef) -> SeqId {
         match self.spec.axes[axis.0 as usize].extent {
-            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Sequences(s) => s,
+            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Tokens(s) | KernelExtent::Sequences(s) => s,
             e => panic!("{e:?} has no tokens"),
         }
     }
@@ -113,14 +114,18 @@ impl Run<'_> {
     }
 
     fn position(&self, axis: AxisRef, at: &Point) -> i64 {
-        self.table(Table::Positions(self.seq(axis)), self.row(axis, at))
+        match self.spec.axes[axis.0 as usize].extent {
+            KernelExtent::Tokens(s) => self.table(Table::TokenPositions(s), at.at(axis)),
+            _ => self.table(Table::Positions(self.seq(axis)), self.row(axis, at)),
+        }
     }
 
     fn sequence(&self, axis: AxisRef, at: &Point) -> i64 {
-        if let KernelExtent::Sequences(_) = self.spec.axes[axis.0 as usize].extent {
-            return at.at(axis);
+        match self.spec.axes[axis.0 as usize].extent {
+            KernelExtent::Sequences(_) => at.at(axis),
+            KernelExtent::Tokens(s) => self.table(Table::TokenSeq(s), at.at(axis)),
+            _ => self.table(Table::RowSeq(self.seq(axis)), self.row(axis, at)),
         }
-        self.table(Table::RowSeq(self.seq(axis)), self.row(axis, at))
     }
 
     /// Indices that an axis runs over: of one that a fold takes in parts, those of the part.
@@ -139,9 +144,11 @@ impl Run<'_> {
                 let begin = window.map_or(0, |w| (self.position(of, at) + 1 - w as i64).max(0));
                 begin..end
             }
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
-                0..self.memory.dim(self.spec.dim(axis).expect("not keys")) as i64
-            }
+            KernelExtent::Const(_)
+            | KernelExtent::Rows(_)
+            | KernelExtent::Picked(_)
+            | KernelExtent::Tokens(_)
+            | KernelExtent::Sequences(_) => 0..self.memory.dim(self.spec.dim(axis).expect("not keys")) as i64,
             KernelExtent::Parts { of, size } => {
                 let (whole, size) = (self.whole_range(of, at), size as i64);
                 whole.start / size..if whole.is_empty() { whole.start / size } else { (whole.end - 1) / size + 1 }
@@ -168,15 +175,20 @@ impl Run<'_> {
             }),
             // Only a label: panels are decoded by row and column.
             Storage::Panel { reduce, .. } => int(index[0]) * *reduce as usize + int(index[1]),
-            Storage::Paged { seq, page } => {
+            Storage::Paged { seq, page } | Storage::Workspace { seq, page } => {
                 let Expr::Axis(axis) = self.spec.exprs[index[0]] else { panic!("a cache wants an axis first") };
                 let (position, sequence) = match self.spec.axes[axis.0 as usize].extent {
                     KernelExtent::Keys { of, .. } => (at.at(axis), self.sequence(of, at)),
                     _ => (self.position(axis, at), self.sequence(axis, at)),
                 };
                 let tokens = PAGE_TOKENS as i64;
-                let blocks = self.memory.dim(Dim::Blocks(*seq)) as i64;
-                let number = self.table(Table::Blocks(*seq), sequence * blocks + position / tokens) as usize;
+                let number = match &self.spec.operands[operand.0 as usize].storage {
+                    Storage::Workspace { .. } => self.table(Table::Bases(*seq), sequence) + position / tokens,
+                    _ => {
+                        let blocks = self.memory.dim(Dim::Blocks(*seq)) as i64;
+                        self.table(Table::Blocks(*seq), sequence * blocks + position / tokens)
+                    }
+                } as usize;
                 let slot = (position % tokens) as u32;
                 let mut kept = index[1..].iter();
                 page.iter().fold(number, |n, d| match *d {

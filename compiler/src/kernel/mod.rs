@@ -57,6 +57,8 @@ pub enum KernelExtent {
     Rows(SeqId),
     /// The tokens of this step whose outputs were asked for.
     Picked(SeqId),
+    /// Every token of the batch's sequences that the caches hold, those of earlier steps too.
+    Tokens(SeqId),
     /// The sequences of the batch; where lengths are asked for, their tokens of this `seq` count.
     Sequences(SeqId),
     /// Positions in the sequence that the token of row axis `of` belongs to. Not a mask: the body masks for itself;
@@ -109,8 +111,9 @@ pub enum Expr {
     Length(AxisRef),
     /// Which sequence of the batch a row axis's token belongs to: an int.
     Sequence(AxisRef),
-    /// An element of an operand. Dense: one int per dimension. Panel: the row, then the column. Paged: first the
-    /// axis itself (a row axis when writing, a `Keys` axis when reading), then one int per `PageDim::Axis`.
+    /// An element of an operand. Dense: one int per dimension. Panel: the row, then the column. Paged and workspace:
+    /// first the axis itself (when writing the row axis, or the axis of tokens of a workspace; when reading a `Keys` axis or
+    /// an axis of tokens), then one int per `PageDim::Axis`.
     Load {
         /// From where.
         operand: OperandRef,
@@ -386,6 +389,7 @@ impl KernelSpec {
             KernelExtent::Const(n) => Some(Dim::Const(n)),
             KernelExtent::Rows(s) => Some(Dim::Rows(s)),
             KernelExtent::Picked(s) => Some(Dim::Picked(s)),
+            KernelExtent::Tokens(s) => Some(Dim::Tokens(s)),
             KernelExtent::Sequences(_) => Some(Dim::Sequences),
             KernelExtent::Keys { .. } => None,
             KernelExtent::Parts { of, size } => self.parts(of, size),

@@ -110,6 +110,7 @@ fn extent(extent: KernelExtent, names: &Names) -> String {
         KernelExtent::Const(n) => n.to_string(),
         KernelExtent::Rows(s) => format!("rows{}", s.0),
         KernelExtent::Picked(s) => format!("picked{}", s.0),
+        KernelExtent::Tokens(s) => format!("tokens{}", s.0),
         KernelExtent::Sequences(s) => format!("sequences{}", s.0),
         KernelExtent::Keys { seq, of, causal, window } => {
             let causal = if causal { ", causal" } else { "" };
@@ -127,17 +128,17 @@ fn storage(storage: &Storage) -> String {
             format!("[{}]", dims.join(", "))
         }
         Storage::Panel { rows, reduce } => format!("panels[{rows}, {reduce}]"),
-        Storage::Paged { seq, page } => {
-            let dims: Vec<_> = page
-                .iter()
-                .map(|d| match d {
-                    PageDim::Axis(n) => n.to_string(),
-                    PageDim::Slot { count, step } => format!("slot {count} by {step}"),
-                })
-                .collect();
-            format!("pages{}[{}]", seq.0, dims.join(", "))
-        }
+        Storage::Paged { seq, page } => format!("pages{}[{}]", seq.0, page_text(page)),
+        Storage::Workspace { seq, page } => format!("workspace{}[{}]", seq.0, page_text(page)),
     }
+}
+
+fn page_text(page: &[PageDim]) -> String {
+    let dim = |d: &PageDim| match d {
+        PageDim::Axis(n) => n.to_string(),
+        PageDim::Slot { count, step } => format!("slot {count} by {step}"),
+    };
+    page.iter().map(dim).collect::<Vec<_>>().join(", ")
 }
 
 struct Text<'a> {

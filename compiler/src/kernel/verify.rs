@@ -127,7 +127,10 @@ impl<'a> Checker<'a> {
             let place = format!("axis `{}`", axis.name);
             match axis.extent {
                 KernelExtent::Const(n) => ensure(n > 0, &place, || "is empty".into())?,
-                KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {}
+                KernelExtent::Rows(_)
+                | KernelExtent::Picked(_)
+                | KernelExtent::Tokens(_)
+                | KernelExtent::Sequences(_) => {}
                 KernelExtent::Keys { of, causal, window, .. } => {
                     let whole = self.is_sequences(of) && !causal && window.is_none();
                     ensure(self.is_row(of) || whole, &place, || "looks from an axis that is no row axis".into())?;
@@ -155,6 +158,10 @@ impl<'a> Checker<'a> {
         matches!(self.extent(axis), Some(KernelExtent::Rows(_) | KernelExtent::Picked(_)))
     }
 
+    fn is_tokens(&self, axis: AxisRef) -> bool {
+        matches!(self.extent(axis), Some(KernelExtent::Tokens(_)))
+    }
+
     fn is_sequences(&self, axis: AxisRef) -> bool {
         matches!(self.extent(axis), Some(KernelExtent::Sequences(_)))
     }
@@ -176,8 +183,8 @@ impl<'a> Checker<'a> {
         let found = match expr {
             Expr::Const(v) => Some(v.ty()),
             Expr::Axis(a) => self.axis_exists(*a).then_some(Type::Int),
-            Expr::Position(a) | Expr::Sequence(a) => self.is_row(*a).then_some(Type::Int),
-            Expr::Length(a) => (self.is_row(*a) || self.is_sequences(*a)).then_some(Type::Int),
+            Expr::Position(a) | Expr::Sequence(a) => (self.is_row(*a) || self.is_tokens(*a)).then_some(Type::Int),
+            Expr::Length(a) => (self.is_row(*a) || self.is_tokens(*a) || self.is_sequences(*a)).then_some(Type::Int),
             Expr::Row(a) => matches!(self.extent(*a), Some(KernelExtent::Picked(_))).then_some(Type::Int),
             Expr::Load { operand, index } => {
                 ensure(ints(index), &place, || "an index that is no earlier int".into())?;

@@ -90,6 +90,7 @@ fn dependences(spec: &KernelSpec) -> Vec<Dependence> {
             KernelExtent::Const(_)
             | KernelExtent::Rows(_)
             | KernelExtent::Picked(_)
+            | KernelExtent::Tokens(_)
             | KernelExtent::Sequences(_)
             | KernelExtent::Parts { .. } => 0,
         };
@@ -327,7 +328,7 @@ impl<'a, 'c> Scope<'a, 'c> {
 
     fn seq_of(&self, axis: AxisRef) -> SeqId {
         match self.spec.axes[axis.0 as usize].extent {
-            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Sequences(s) => s,
+            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Tokens(s) | KernelExtent::Sequences(s) => s,
             _ => panic!("emission: `{}` asks for the token of an axis that has none", self.spec.name),
         }
     }
@@ -345,13 +346,17 @@ impl<'a, 'c> Scope<'a, 'c> {
     pub fn sequence_of(&self, axis: AxisRef) -> Lane<'c> {
         self.remember(Known::Sequence(axis), || match self.spec.axes[axis.0 as usize].extent {
             KernelExtent::Sequences(_) => self.axis(axis),
+            KernelExtent::Tokens(s) => self.table(Table::TokenSeq(s), self.axis(axis)),
             _ => self.table(Table::RowSeq(self.seq_of(axis)), self.row(axis)),
         })
     }
 
     /// The position of the token of a row axis.
     pub fn position(&self, axis: AxisRef) -> Lane<'c> {
-        self.remember(Known::Position(axis), || self.table(Table::Positions(self.seq_of(axis)), self.row(axis)))
+        self.remember(Known::Position(axis), || match self.spec.axes[axis.0 as usize].extent {
+            KernelExtent::Tokens(s) => self.table(Table::TokenPositions(s), self.axis(axis)),
+            _ => self.table(Table::Positions(self.seq_of(axis)), self.row(axis)),
+        })
     }
 
     /// Tokens that sequence `seq` has, of the batch entry that the token of a row axis belongs to.

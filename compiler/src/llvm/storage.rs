@@ -4,7 +4,7 @@ use super::format::Block;
 use super::{Cmp, Emitter, Form, Lane, Scope, Ty, Val};
 use crate::kernel::{AxisRef, Expr, ExprRef, KernelExtent, OperandRef};
 use llmc_artifact::plan::{PAGE_TOKENS, PANEL_LANES, PageDim, Storage, Table};
-use llmc_artifact::{DType, Dim, Format, SeqId};
+use llmc_artifact::{DType, Dim, Format};
 
 impl<'a, 'c> Scope<'a, 'c> {
     /// The element's number in the operand, counted over its dense dimensions, its panels or its pages.
@@ -20,7 +20,7 @@ impl<'a, 'c> Scope<'a, 'c> {
                 let at = e.lane_add(panel, column, self.width());
                 e.lane_add(self.times(at, PANEL_LANES as i64), row, self.width())
             }
-            Storage::Paged { seq, page } => self.paged_element(*seq, page, index),
+            Storage::Paged { .. } | Storage::Workspace { .. } => self.paged_element(operand, index),
         }
     }
 
@@ -52,17 +52,17 @@ impl<'a, 'c> Scope<'a, 'c> {
         }
     }
 
-    fn paged_element(&self, seq: SeqId, page: &[PageDim], index: &[ExprRef]) -> Lane<'c> {
+    fn paged_element(&self, operand: OperandRef, index: &[ExprRef]) -> Lane<'c> {
         let (e, w) = (self.emitter(), self.width());
         let (_, position) = self.token(index);
         let slot = e.lane_div_rem(position, Lane::uniform(e.int(PAGE_TOKENS as i64)), w).1;
-        e.lane_add(self.start_of_page(seq, page, index), self.slot_element(page, index, slot), w)
+        e.lane_add(self.start_of_page(operand, index), self.slot_element(self.page(operand), index, slot), w)
     }
 
-    /// The sequence and the position of the token that a cache is read or written at.
+    /// The sequence and the position of the token that a cache or a workspace is read or written at.
     fn token(&self, index: &[ExprRef]) -> (Lane<'c>, Lane<'c>) {
         let Expr::Axis(axis) = self.spec().exprs[index[0]] else {
-            panic!("emission: a cache is indexed by an axis of tokens first")
+            panic!("emission: pages are indexed by an axis of tokens first")
         };
         match self.spec().axes[axis.0 as usize].extent {
             KernelExtent::Keys { of, .. } => (self.sequence_of(of), self.axis(axis)),
@@ -70,14 +70,21 @@ impl<'a, 'c> Scope<'a, 'c> {
         }
     }
 
-    fn start_of_page(&self, seq: SeqId, page: &[PageDim], index: &[ExprRef]) -> Lane<'c> {
+    /// A cache's page is found through the table of blocks; those of a workspace lie one after another.
+    fn start_of_page(&self, operand: OperandRef, index: &[ExprRef]) -> Lane<'c> {
         let (e, w) = (self.emitter(), self.width());
         let (sequence, position) = self.token(index);
         let block = e.lane_div_rem(position, Lane::uniform(e.int(PAGE_TOKENS as i64)), w).0;
-        let blocks = Lane::uniform(self.dim(Dim::Blocks(seq)));
-        let entry = e.lane_add(e.lane_mul(sequence, blocks, w), block, w);
-        let number = self.table(Table::Blocks(seq), entry);
-        self.times(number, page.iter().map(|d| page_length(*d)).product())
+        let number = match &self.spec().operands[operand.0 as usize].storage {
+            Storage::Paged { seq, .. } => {
+                let blocks = Lane::uniform(self.dim(Dim::Blocks(*seq)));
+                let entry = e.lane_add(e.lane_mul(sequence, blocks, w), block, w);
+                self.table(Table::Blocks(*seq), entry)
+            }
+            Storage::Workspace { seq, .. } => e.lane_add(self.table(Table::Bases(*seq), sequence), block, w),
+            Storage::Dense { .. } | Storage::Panel { .. } => panic!("emission: a page of what has none"),
+        };
+        self.times(number, self.page(operand).iter().map(|d| d.length() as i64).product())
     }
 
     /// An element's number within its page.
@@ -96,27 +103,26 @@ impl<'a, 'c> Scope<'a, 'c> {
                     e.lane_div_rem(by_step, Lane::uniform(e.int(count as i64)), w).1
                 }
             };
-            at = e.lane_add(self.times(at, page_length(*dim)), i, w);
+            at = e.lane_add(self.times(at, dim.length() as i64), i, w);
         }
         at
     }
 
-    fn page(&self, operand: OperandRef) -> (SeqId, &'a [PageDim]) {
+    fn page(&self, operand: OperandRef) -> &'a [PageDim] {
         match &self.spec().operands[operand.0 as usize].storage {
-            Storage::Paged { seq, page } => (*seq, page),
+            Storage::Paged { page, .. } | Storage::Workspace { page, .. } => page,
             Storage::Dense { .. } | Storage::Panel { .. } => panic!("emission: a page of what has none"),
         }
     }
 
     /// The number of the first element of the page that holds the scope's token.
     pub fn page_start(&self, operand: OperandRef, index: &[ExprRef]) -> Val<'c> {
-        let (seq, page) = self.page(operand);
-        self.start_of_page(seq, page, index).value
+        self.start_of_page(operand, index).value
     }
 
     /// The number, within its page, of the element in this slot.
     pub fn within_page(&self, operand: OperandRef, index: &[ExprRef], slot: Lane<'c>) -> Lane<'c> {
-        self.slot_element(self.page(operand).1, index, slot)
+        self.slot_element(self.page(operand), index, slot)
     }
 
     /// An element of a table.
@@ -148,7 +154,7 @@ impl<'a, 'c> Scope<'a, 'c> {
                     Block::Panel { start: e.offset(pointer, e.mul(at, bytes)), row: row.value }
                 })
             }
-            Storage::Dense { .. } | Storage::Paged { .. } => {
+            Storage::Dense { .. } | Storage::Paged { .. } | Storage::Workspace { .. } => {
                 let at = self.element(operand, index);
                 self.decode(o.format, Lane::uniform(e.int(0)), at, |_, block| {
                     let bytes = e.int(o.format.block_bytes() as i64);
@@ -221,13 +227,6 @@ impl<'a, 'c> Scope<'a, 'c> {
         let from_data = self.reaches_load(i);
         let past_keys = self.width() > 1 && self.axes_of(i).any(|a: AxisRef| self.is_keys(a));
         from_data || past_keys
-    }
-}
-
-fn page_length(dim: PageDim) -> i64 {
-    match dim {
-        PageDim::Axis(n) => n as i64,
-        PageDim::Slot { count, .. } => count as i64,
     }
 }
 

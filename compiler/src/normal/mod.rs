@@ -136,6 +136,9 @@ pub struct Terms {
     pub binders: IndexMap<AxisId, (AxisId, u32)>,
     /// For each sequence the axis that counts the sequences of a batch: what grouping gives a value that no token has.
     pub each: IndexMap<SeqId, AxisId>,
+    /// For each sequence the axis of every token that the caches hold: what grouping gives a value that is made again for
+    /// tokens of earlier steps. It is a sequence's axis, and a view: what it stands at is read like another token.
+    pub every: IndexMap<SeqId, AxisId>,
     /// Which laws the constructors apply.
     pub laws: Laws,
     /// Which laws have fired.

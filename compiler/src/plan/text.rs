@@ -76,16 +76,16 @@ fn storage(format: Format, storage: &Storage) -> String {
     match storage {
         Storage::Dense { dims: d } => format!("{format}{}", dims(d)),
         Storage::Panel { rows, reduce } => format!("{format} panels [{rows}, {reduce}]"),
-        Storage::Paged { seq, page } => {
-            let page: Vec<_> = page
-                .iter()
-                .map(|d| match d {
-                    PageDim::Axis(n) => n.to_string(),
-                    PageDim::Slot { count, step: 1 } => format!("{count} tokens"),
-                    PageDim::Slot { count, step } => format!("{count} x {step} tokens"),
-                })
-                .collect();
-            format!("{format} pages [{}] of seq {}", page.join(", "), seq.0)
-        }
+        Storage::Paged { seq, page } => format!("{format} pages [{}] of seq {}", page_text(page), seq.0),
+        Storage::Workspace { seq, page } => format!("{format} workspace [{}] of seq {}", page_text(page), seq.0),
     }
+}
+
+fn page_text(page: &[PageDim]) -> String {
+    let dim = |d: &PageDim| match d {
+        PageDim::Axis(n) => n.to_string(),
+        PageDim::Slot { count, step: 1 } => format!("{count} tokens"),
+        PageDim::Slot { count, step } => format!("{count} x {step} tokens"),
+    };
+    page.iter().map(dim).collect::<Vec<_>>().join(", ")
 }

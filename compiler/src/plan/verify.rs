@@ -25,7 +25,12 @@ pub fn verify(plan: &Plan, kernels: &[Verified<KernelSpec>]) -> Result<(), Strin
 fn of_launch(plan: &Plan, spec: &KernelSpec, launch: &Launch) -> Result<(), String> {
     for (arg, operand) in launch.args.iter().zip(&spec.operands) {
         let found = stored(plan, *arg).ok_or_else(|| format!("`{}`: there is no {arg:?}", spec.name))?;
-        if found != (operand.format, operand.storage.clone()) {
+        // A workspace is a buffer: its first dimension counts pages, the others are those of a page.
+        let taken = match &operand.storage {
+            Storage::Workspace { .. } => operand.storage.buffer_dims().map(|dims| Storage::Dense { dims }),
+            Storage::Dense { .. } | Storage::Panel { .. } | Storage::Paged { .. } => None,
+        };
+        if found != (operand.format, taken.unwrap_or_else(|| operand.storage.clone())) {
             let Operand { name, format, storage, .. } = operand;
             return Err(format!("`{}` is given {found:?} as `{name}`, which is {format} in {storage:?}", spec.name));
         }

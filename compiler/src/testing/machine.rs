@@ -105,7 +105,7 @@ impl<'a> BlockMachine<'a> {
                 layout.pack(&bytes, &mut packed);
                 packed
             }
-            Storage::Paged { .. } => panic!("a weight in pages"),
+            Storage::Paged { .. } | Storage::Workspace { .. } => panic!("a weight in pages"),
         }
     }
 
@@ -155,14 +155,27 @@ impl<'a> BlockMachine<'a> {
             // Pages in an order that is not theirs.
             (Table::Blocks(seq), (0..pages as i32).rev().collect()),
             (Table::Picked(seq), vec![rows as i32 - 1]),
+            (Table::TokenPositions(seq), (0..to as i32).collect()),
+            (Table::TokenSeq(seq), vec![0; to as usize]),
+            (Table::Bases(seq), vec![0]),
         ];
-        let dims = [(Dim::Rows(seq), rows), (Dim::Picked(seq), 1), (Dim::Blocks(seq), pages), (Dim::Sequences, 1)];
+        let dims = [
+            (Dim::Rows(seq), rows),
+            (Dim::Picked(seq), 1),
+            (Dim::Blocks(seq), pages),
+            (Dim::Tokens(seq), to),
+            (Dim::Pages(seq), to.div_ceil(PAGE_TOKENS as u64)),
+            (Dim::Sequences, 1),
+        ];
         let length = |d: Dim| match d {
             Dim::Const(n) => n,
             Dim::Parts(_, size) => to.div_ceil(size as u64),
-            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences => {
-                dims.iter().find(|(e, _)| *e == d).expect("a length").1
-            }
+            Dim::Rows(_)
+            | Dim::Picked(_)
+            | Dim::Blocks(_)
+            | Dim::Tokens(_)
+            | Dim::Pages(_)
+            | Dim::Sequences => dims.iter().find(|(e, _)| *e == d).expect("a length").1,
         };
         for (number, kernel) in self.lowered.block.kernels.clone().into_iter().enumerate() {
             let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{e}\n{}", fused_text(self.fused)));

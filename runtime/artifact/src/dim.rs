@@ -18,6 +18,11 @@ pub enum Dim {
     Picked(SeqId),
     /// Entries of one sequence's row of the block table.
     Blocks(SeqId),
+    /// Tokens of sequence `t` that the caches hold once the step is done, of all sequences of the batch one after another:
+    /// those of earlier steps too, unless every window has left them behind.
+    Tokens(SeqId),
+    /// Pages that those tokens take in a workspace, each sequence's beginning with one of its own.
+    Pages(SeqId),
     /// The sequences of the batch.
     Sequences,
     /// Runs of so many tokens, from a sequence's first on, that hold the longest sequence of the batch.
@@ -29,7 +34,13 @@ impl Dim {
     pub const fn as_const(self) -> Option<u64> {
         match self {
             Dim::Const(n) => Some(n),
-            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences | Dim::Parts(..) => None,
+            Dim::Rows(_)
+            | Dim::Picked(_)
+            | Dim::Blocks(_)
+            | Dim::Tokens(_)
+            | Dim::Pages(_)
+            | Dim::Sequences
+            | Dim::Parts(..) => None,
         }
     }
 }
@@ -41,6 +52,8 @@ impl fmt::Display for Dim {
             Dim::Rows(s) => write!(f, "rows{}", s.0),
             Dim::Picked(s) => write!(f, "picked{}", s.0),
             Dim::Blocks(s) => write!(f, "blocks{}", s.0),
+            Dim::Tokens(s) => write!(f, "tokens{}", s.0),
+            Dim::Pages(s) => write!(f, "pages{}", s.0),
             Dim::Sequences => write!(f, "sequences"),
             Dim::Parts(s, n) => write!(f, "parts{} of {n}", s.0),
         }

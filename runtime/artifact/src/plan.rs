@@ -37,6 +37,14 @@ pub enum Storage {
         /// Dimensions of a page, outermost first.
         page: Vec<PageDim>,
     },
+    /// Pages as a cache's, in a buffer of the step: those of each sequence of the batch one after another, found through
+    /// [`Table::Bases`]. What is computed for every token of its sequences, and forgotten after the step.
+    Workspace {
+        /// Whose tokens.
+        seq: SeqId,
+        /// Dimensions of a page, outermost first.
+        page: Vec<PageDim>,
+    },
 }
 
 /// A dimension of a cache's page.
@@ -54,6 +62,16 @@ pub enum PageDim {
     },
 }
 
+impl PageDim {
+    /// Its length.
+    pub const fn length(self) -> u64 {
+        match self {
+            PageDim::Axis(n) => n,
+            PageDim::Slot { count, .. } => count as u64,
+        }
+    }
+}
+
 impl Storage {
     /// Bytes it takes under these lengths of the step, a page for a cache; `None` on overflow or a broken block.
     pub fn bytes(&self, format: Format, length: impl Fn(Dim) -> u64) -> Option<u64> {
@@ -67,14 +85,25 @@ impl Storage {
                 format.bytes(*reduce)?.checked_mul(padded)
             }
             Storage::Paged { page, .. } => {
-                let count = page.iter().try_fold(1u64, |n, d| {
-                    n.checked_mul(match d {
-                        PageDim::Axis(len) => *len,
-                        PageDim::Slot { count, .. } => *count as u64,
-                    })
-                })?;
+                let count = page.iter().try_fold(1u64, |n, d| n.checked_mul(d.length()))?;
                 format.bytes(count)
             }
+            Storage::Workspace { seq, page } => {
+                let count = page.iter().try_fold(length(Dim::Pages(*seq)), |n, d| n.checked_mul(d.length()))?;
+                format.bytes(count)
+            }
+        }
+    }
+
+    /// The dimensions of the step's buffer that is stored so; `None` for what no step allocates.
+    pub fn buffer_dims(&self) -> Option<Vec<Dim>> {
+        match self {
+            Storage::Dense { dims } => Some(dims.clone()),
+            Storage::Workspace { seq, page } => {
+                let within = page.iter().map(|d| Dim::Const(d.length()));
+                Some(std::iter::once(Dim::Pages(*seq)).chain(within).collect())
+            }
+            Storage::Panel { .. } | Storage::Paged { .. } => None,
         }
     }
 }
@@ -92,13 +121,26 @@ pub enum Table {
     Blocks(SeqId),
     /// `[picked]`: the row behind each picked row.
     Picked(SeqId),
+    /// `[Dim::Tokens]`: each token's position in its own sequence.
+    TokenPositions(SeqId),
+    /// `[Dim::Tokens]`: which sequence of the batch each token belongs to.
+    TokenSeq(SeqId),
+    /// `[sequences]`: the page of a workspace where each sequence's position 0 lies, or would lie.
+    Bases(SeqId),
 }
 
 impl Table {
     /// Whose tokens it is about.
     pub const fn seq(self) -> SeqId {
         match self {
-            Table::Positions(s) | Table::RowSeq(s) | Table::Lengths(s) | Table::Blocks(s) | Table::Picked(s) => s,
+            Table::Positions(s)
+            | Table::RowSeq(s)
+            | Table::Lengths(s)
+            | Table::Blocks(s)
+            | Table::Picked(s)
+            | Table::TokenPositions(s)
+            | Table::TokenSeq(s)
+            | Table::Bases(s) => s,
         }
     }
 }

@@ -66,7 +66,7 @@ impl Plan {
     fn check_dim(&self, dim: Dim, part: impl Display) -> Checked {
         match dim {
             Dim::Const(n) => check(n <= MAX_BYTES, part, n, "a length that memory can hold"),
-            Dim::Rows(s) | Dim::Picked(s) | Dim::Blocks(s) => self.check_seq(s, part),
+            Dim::Rows(s) | Dim::Picked(s) | Dim::Blocks(s) | Dim::Tokens(s) | Dim::Pages(s) => self.check_seq(s, part),
             Dim::Sequences => Ok(()),
             Dim::Parts(s, n) => {
                 check(n > 0, &part, "parts of no token", "at least one")?;
@@ -92,10 +92,7 @@ impl Plan {
         };
         self.check_seq(*seq, &part)?;
         check(c.window != Some(0), &part, "a window of no tokens", "at least 1")?;
-        let innermost = page.last().map(|d| match d {
-            PageDim::Axis(n) => *n,
-            PageDim::Slot { count, .. } => *count as u64,
-        });
+        let innermost = page.last().map(|d| d.length());
         check_blocks(c.format, innermost, &part)?;
         check_size(c.storage.bytes(c.format, |d| d.as_const().unwrap_or(1)), &part)?;
         let mut slots: Vec<(u32, u32)> = Vec::new();
@@ -190,7 +187,7 @@ fn check_weight(w: &PackedWeight) -> Checked {
             check_blocks(w.format, dims.last().and_then(|d| d.as_const()), &part)?;
         }
         Storage::Panel { reduce, .. } => check_blocks(w.format, Some(*reduce), &part)?,
-        Storage::Paged { .. } => check(false, &part, "pages", "dense or panels")?,
+        Storage::Paged { .. } | Storage::Workspace { .. } => check(false, &part, "pages", "dense or panels")?,
     }
     check_size(w.storage.bytes(w.format, |d| d.as_const().unwrap_or(1)), &part)
 }

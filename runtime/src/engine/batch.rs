@@ -2,8 +2,9 @@
 
 use super::inputs::Prepared;
 use super::{Feed, Role, Shared, Want};
+use crate::kv_cache::Track;
 use llmc_artifact::Dim;
-use llmc_artifact::plan::{Plan, Table};
+use llmc_artifact::plan::{PAGE_TOKENS, Plan, Table};
 
 /// The part of a feed that runs in one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub(super) struct Lengths {
     blocks: Vec<u64>,
     /// Tokens of the longest sequence, those of this batch counted.
     longest: Vec<u64>,
+    tokens: Vec<u64>,
+    pages: Vec<u64>,
     sequences: u64,
 }
 
@@ -87,11 +90,16 @@ impl Lengths {
             let tokens = |p: &Piece| feeds[p.feed].sequence.tracks[axis].length() + p.count[axis] as u64;
             pieces.iter().map(tokens).max()
         };
+        let kept = |axis: usize, of: &dyn Fn(&Track, usize) -> u64| {
+            pieces.iter().map(|p| of(&feeds[p.feed].sequence.tracks[axis], p.count[axis])).sum()
+        };
         Lengths {
             rows: axes.clone().map(|axis| sum(&|p| p.count[axis])).collect(),
             picked: axes.clone().map(|axis| sum(&|p| p.picked[axis].len())).collect(),
             blocks: axes.clone().map(|axis| blocks(axis).unwrap_or(0)).collect(),
-            longest: axes.map(|axis| longest(axis).unwrap_or(0)).collect(),
+            longest: axes.clone().map(|axis| longest(axis).unwrap_or(0)).collect(),
+            tokens: axes.clone().map(|axis| kept(axis, &|t, new| kept_tokens(t, new).count() as u64)).collect(),
+            pages: axes.map(|axis| kept(axis, &|t, _| kept_pages(t))).collect(),
             sequences: pieces.len() as u64,
         }
     }
@@ -103,16 +111,28 @@ impl Lengths {
             Dim::Rows(s) => self.rows[s.0 as usize],
             Dim::Picked(s) => self.picked[s.0 as usize],
             Dim::Blocks(s) => self.blocks[s.0 as usize],
+            Dim::Tokens(s) => self.tokens[s.0 as usize],
+            Dim::Pages(s) => self.pages[s.0 as usize],
             Dim::Sequences => self.sequences,
             Dim::Parts(s, tokens) => self.longest[s.0 as usize].div_ceil(tokens as u64),
         }
     }
 }
 
+/// Positions of a track that the caches hold once `new` tokens are appended.
+fn kept_tokens(track: &Track, new: usize) -> std::ops::Range<i32> {
+    (track.dropped() * PAGE_TOKENS as u64) as i32..(track.length() + new as u64) as i32
+}
+
+/// Pages of a track that the caches hold, once they are reserved.
+fn kept_pages(track: &Track) -> u64 {
+    track.blocks() - track.dropped()
+}
+
 /// Appends a table's entries for this batch to `out`. Positions fit an i32: the engine has checked each length.
 pub(super) fn fill_table(table: Table, pieces: &[Piece], feeds: &[Feed], lengths: &Lengths, out: &mut Vec<i32>) {
     let axis = table.seq().0 as usize;
-    let mut first_row = 0;
+    let (mut first_row, mut first_page) = (0, 0);
     for (at, piece) in pieces.iter().enumerate() {
         let track = &feeds[piece.feed].sequence.tracks[axis];
         let (length, count) = (track.length() as i32, piece.count[axis]);
@@ -126,7 +146,11 @@ pub(super) fn fill_table(table: Table, pieces: &[Piece], feeds: &[Feed], lengths
                 out.resize(end, 0);
             }
             Table::Picked(_) => out.extend(piece.picked[axis].iter().map(|row| first_row + *row as i32)),
+            Table::TokenPositions(_) => out.extend(kept_tokens(track, count)),
+            Table::TokenSeq(_) => out.extend(kept_tokens(track, count).map(|_| at as i32)),
+            Table::Bases(_) => out.push(first_page - track.dropped() as i32),
         }
         first_row += count as i32;
+        first_page += kept_pages(track) as i32;
     }
 }

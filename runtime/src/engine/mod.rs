@@ -357,7 +357,7 @@ impl Shared {
                 if pieces.is_empty() {
                     break;
                 }
-                self.run_batch(&mut state, plan, &pieces, feeds, prepared, &mut results)?;
+                self.run_batch(&mut state, (role, plan), &pieces, feeds, prepared, &mut results)?;
                 for piece in &pieces {
                     prepared[piece.feed].take(piece);
                 }
@@ -369,7 +369,7 @@ impl Shared {
     fn run_batch(
         &self,
         state: &mut State,
-        plan: &RolePlan,
+        (role, plan): (Role, &RolePlan),
         pieces: &[Piece],
         feeds: &mut [Feed],
         prepared: &[Prepared],
@@ -384,9 +384,9 @@ impl Shared {
             }
         }
         let lengths = batch::Lengths::new(&self.plan, pieces, feeds);
-        state.ensure_buffers(&self.plan, &lengths)?;
+        state.ensure_buffers(&self.plan, role, &lengths)?;
         state.write_inputs(&self.plan, pieces, prepared)?;
-        state.write_tables(pieces, feeds, &lengths)?;
+        state.write_tables(pieces, feeds, role, &lengths)?;
         state.run(&self.plan, plan, &lengths)?;
         state.read_outputs(&self.plan, pieces, &lengths, results)?;
         for piece in pieces {

@@ -2,11 +2,12 @@
 
 use super::batch::{self, Lengths, Piece};
 use super::inputs::{self, Prepared};
-use super::{Feed, Output, operand};
+use super::{Feed, Output, Role, operand};
 use crate::device::{Calls, Device, Memory};
 use crate::run_error::{RunCode, RunError};
 use llmc_artifact::Dim;
-use llmc_artifact::plan::{Plan, RolePlan, Storage, Table};
+use llmc_artifact::plan::{Arg, Plan, RolePlan, Storage, Table};
+use std::collections::BTreeSet;
 
 /// Memory that grows when more is asked for.
 #[derive(Debug, Default)]
@@ -62,10 +63,32 @@ pub(super) struct State {
     pub slots: Vec<Room>,
     /// The tables that some kernel reads.
     tables: Vec<(Table, Room)>,
+    /// What a step of each role touches.
+    needs: [Needs; 2],
     /// The most pages that each axis may have.
     page_limit: u32,
     calls: Calls,
     words: Vec<i32>,
+}
+
+/// What a step of one role touches: a role pays for no memory and no table that only the other's kernels use.
+struct Needs {
+    /// Buffers by number, inputs and outputs among them.
+    buffers: BTreeSet<u32>,
+    tables: BTreeSet<Table>,
+}
+
+impl Needs {
+    fn of(device: &dyn Device, plan: &Plan, role: &RolePlan) -> Needs {
+        let args = role.launches.iter().flat_map(|l| &l.args).filter_map(|arg| match arg {
+            Arg::Buffer(b) => Some(*b),
+            Arg::Weight(_) | Arg::Cache(_) => None,
+        });
+        let ends = plan.inputs.iter().map(|i| i.buffer).chain(plan.outputs.iter().map(|o| o.buffer));
+        let kernels: BTreeSet<u32> = role.launches.iter().map(|l| l.kernel).collect();
+        let tables = kernels.iter().flat_map(|k| device.kernels()[*k as usize].tables.iter().copied());
+        Needs { buffers: args.chain(ends).collect(), tables: tables.collect() }
+    }
 }
 
 /// Bytes of one page of a cache.
@@ -79,7 +102,7 @@ pub(super) fn page_bytes(plan: &Plan, cache: usize) -> u64 {
 pub(super) fn caches_of(plan: &Plan, axis: usize) -> impl Iterator<Item = usize> + '_ {
     let of_axis = move |i: &usize| match &plan.caches[*i].storage {
         Storage::Paged { seq, .. } => seq.0 as usize == axis,
-        Storage::Dense { .. } | Storage::Panel { .. } => false,
+        Storage::Dense { .. } | Storage::Panel { .. } | Storage::Workspace { .. } => false,
     };
     (0..plan.caches.len()).filter(of_axis)
 }
@@ -87,10 +110,10 @@ pub(super) fn caches_of(plan: &Plan, axis: usize) -> impl Iterator<Item = usize>
 impl State {
     pub(super) fn new(device: Box<dyn Device>, plan: &Plan, weights: Vec<Memory>, page_limit: u32) -> State {
         let slots = plan.buffers.iter().map(|b| b.slot as usize + 1).max().unwrap_or(0);
-        let mut tables: Vec<Table> = device.kernels().iter().flat_map(|k| k.tables.iter().copied()).collect();
-        tables.sort_unstable();
-        tables.dedup();
+        let needs = [&plan.prefill, &plan.decode].map(|role| Needs::of(&*device, plan, role));
+        let tables: BTreeSet<Table> = needs.iter().flat_map(|n| n.tables.iter().copied()).collect();
         State {
+            needs,
             weights,
             caches: plan.caches.iter().map(|_| Room::default()).collect(),
             slots: (0..slots).map(|_| Room::default()).collect(),
@@ -127,19 +150,20 @@ impl State {
         Ok(())
     }
 
-    /// Room for every buffer at these lengths; buffers of one slot share it.
-    pub(super) fn ensure_buffers(&mut self, plan: &Plan, lengths: &Lengths) -> Result<(), RunError> {
-        let mut sizes = vec![0u64; self.slots.len()];
-        for buffer in &plan.buffers {
+    /// Room for every buffer of the role at these lengths; buffers of one slot share it.
+    pub(super) fn ensure_buffers(&mut self, plan: &Plan, role: Role, lengths: &Lengths) -> Result<(), RunError> {
+        let mut sizes = vec![None; self.slots.len()];
+        for buffer in self.needs[role as usize].buffers.iter().map(|b| &plan.buffers[*b as usize]) {
             let storage = Storage::Dense { dims: buffer.dims.clone() };
             let bytes = storage.bytes(buffer.format, |d| lengths.of(d)).ok_or_else(|| {
                 RunError::new(RunCode::Memory, format_args!("buffer `{}`", buffer.name), "more than any memory")
                     .help("give fewer tokens at a time")
             })?;
             let size = &mut sizes[buffer.slot as usize];
-            *size = (*size).max(bytes);
+            *size = (*size).max(Some(bytes));
         }
-        self.slots.iter_mut().zip(sizes).try_for_each(|(slot, bytes)| slot.ensure(&mut *self.device, bytes))
+        let wanted = self.slots.iter_mut().zip(sizes).filter_map(|(slot, bytes)| Some((slot, bytes?)));
+        wanted.map(|(slot, bytes)| slot.ensure(&mut *self.device, bytes)).collect()
     }
 
     pub(super) fn write_inputs(
@@ -166,8 +190,15 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn write_tables(&mut self, pieces: &[Piece], feeds: &[Feed], lengths: &Lengths) -> Result<(), RunError> {
-        for (table, room) in &mut self.tables {
+    pub(super) fn write_tables(
+        &mut self,
+        pieces: &[Piece],
+        feeds: &[Feed],
+        role: Role,
+        lengths: &Lengths,
+    ) -> Result<(), RunError> {
+        let needed = &self.needs[role as usize].tables;
+        for (table, room) in self.tables.iter_mut().filter(|(table, _)| needed.contains(table)) {
             self.words.clear();
             batch::fill_table(*table, pieces, feeds, lengths, &mut self.words);
             let bytes: &[u8] = bytemuck::cast_slice(&self.words);
@@ -247,7 +278,9 @@ impl State {
                         result.data.extend_from_slice(&values[at * width..][..width]);
                         result.rows = 1;
                     }
-                    Some(Dim::Const(_) | Dim::Blocks(_) | Dim::Parts(..)) => unreachable!("a validated plan's outputs"),
+                    Some(Dim::Const(_) | Dim::Blocks(_) | Dim::Tokens(_) | Dim::Pages(_) | Dim::Parts(..)) => {
+                        unreachable!("a validated plan's outputs")
+                    }
                 }
             }
         }

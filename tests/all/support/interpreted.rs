@@ -32,6 +32,7 @@ fn rows(spec: &KernelSpec) -> Vec<Dim> {
     let row = spec.axes.iter().find_map(|a| match a.extent {
         KernelExtent::Rows(s) => Some(Dim::Rows(s)),
         KernelExtent::Picked(s) => Some(Dim::Picked(s)),
+        KernelExtent::Tokens(s) => Some(Dim::Tokens(s)),
         KernelExtent::Const(_)
         | KernelExtent::Sequences(_)
         | KernelExtent::Keys { .. }

@@ -175,7 +175,12 @@ impl Kernel<'_, '_> {
     }
 
     fn stored(&mut self, n: u32, moved: &Moved) -> ExprRef {
-        let ty = self.l.terms.stored[n as usize].1;
+        let (axes, ty) = self.l.terms.stored[n as usize].clone();
+        let every = crate::group::every_axis(&self.l.terms, &axes);
+        let elsewhere = every.and_then(|every| moved.iter().find(|(a, _)| *a == every));
+        if let Some((_, token)) = elsewhere.copied() {
+            return self.from_pages(n, token, |k, axis| k.index(axis, None, moved));
+        }
         let plain = |f: &Form| matches!(f, Form::Dense { format, .. } if *format == plain_format(ty));
         let form = self.value(n).forms.iter().position(plain).expect("lower: a loaded value has a plain form");
         let Form::Dense { axes, .. } = self.value(n).forms[form].clone() else { unreachable!("a plain form") };
@@ -199,16 +204,26 @@ impl Kernel<'_, '_> {
 
     fn read(&mut self, x: TermId, view: AxisId, moved: &Moved) -> ExprRef {
         let (n, names) = crate::group::stored_leaf(&self.l.terms, x);
-        let ty = self.l.terms.stored[n as usize].1;
-        let cache = |f: &Form| matches!(f, Form::Cache { .. });
-        let form = self.value(n).forms.iter().position(cache).expect("lower: a value read elsewhere is cached");
-        let Form::Cache { outer, inner, .. } = self.value(n).forms[form].clone() else { unreachable!("a cache") };
-        let operand = self.form_operand(n, form, 0, false);
-        let mut index = vec![self.index(view, None, &Moved::new())];
-        for axis in outer.into_iter().chain(inner) {
+        let token = self.index(view, None, &Moved::new());
+        self.from_pages(n, token, |k, axis| {
             let here = names.iter().find(|(own, _)| *own == axis).map_or(axis, |(_, b)| *b);
-            index.push(self.index(here, None, moved));
-        }
+            k.index(here, None, moved)
+        })
+    }
+
+    /// A value of the token at the axis `token`, from a cache or a workspace.
+    fn from_pages(&mut self, n: u32, token: ExprRef, at: impl Fn(&mut Self, AxisId) -> ExprRef) -> ExprRef {
+        let ty = self.l.terms.stored[n as usize].1;
+        let paged = self.value(n).forms.iter().enumerate().find_map(|(form, f)| match f {
+            Form::Cache { outer, inner, .. } | Form::Workspace { outer, inner, .. } => {
+                Some((form, [outer.as_slice(), inner].concat()))
+            }
+            Form::Dense { .. } => None,
+        });
+        let (form, axes) = paged.expect("lower: a value read elsewhere lies in pages");
+        let operand = self.form_operand(n, form, 0, false);
+        let mut index = vec![token];
+        index.extend(axes.into_iter().map(|axis| at(self, axis)));
         let loaded = self.load(operand, index, Type::Real);
         match ty {
             Type::Real => loaded,

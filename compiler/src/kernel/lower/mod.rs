@@ -106,6 +106,11 @@ impl Lowering<'_> {
             for (f, form) in value.forms.iter().enumerate() {
                 let place = match form {
                     Form::Cache { .. } => continue,
+                    Form::Workspace { format, .. } => {
+                        let dims = self.storage(n, form).buffer_dims().expect("a workspace is a buffer");
+                        self.block.stored.push(StoredValue { name: value.name.clone(), format: *format, dims });
+                        vec![Binding::Stored(self.block.stored.len() as u32 - 1)]
+                    }
                     Form::Dense { .. } if self.is_standard(n, form) && !results.is_empty() => {
                         std::mem::take(&mut results)
                     }
@@ -129,9 +134,10 @@ impl Lowering<'_> {
     fn storage(&self, n: usize, form: &Form) -> Storage {
         match form {
             Form::Dense { axes, .. } => Storage::Dense { dims: axes.iter().map(|a| self.dim(*a)).collect() },
-            Form::Cache { outer, inner, keys_innermost, .. } => {
+            Form::Cache { outer, inner, keys_innermost, .. } | Form::Workspace { outer, inner, keys_innermost, .. } => {
                 let row =
                     crate::group::row_axis(&self.terms, &self.terms.stored[n].0).expect("a cached value has a row");
+                let seq = self.seq(row);
                 let axis = |a: &AxisId| PageDim::Axis(self.terms.axes.len_of(*a).expect("a cache's axes are constant"));
                 let mut page: Vec<_> = outer.iter().map(axis).collect();
                 if *keys_innermost {
@@ -142,7 +148,10 @@ impl Lowering<'_> {
                     page.push(PageDim::Slot { count: PAGE_TOKENS, step: 1 });
                     page.extend(inner.iter().map(axis));
                 }
-                Storage::Paged { seq: self.seq(row), page }
+                match form {
+                    Form::Workspace { .. } => Storage::Workspace { seq, page },
+                    Form::Dense { .. } | Form::Cache { .. } => Storage::Paged { seq, page },
+                }
             }
         }
     }
@@ -152,9 +161,17 @@ impl Lowering<'_> {
         self.terms.each.values().any(|a| *a == axis)
     }
 
+    /// Whether an axis counts every token that the caches hold.
+    fn counts_every_token(&self, axis: AxisId) -> bool {
+        self.terms.every.values().any(|a| *a == axis)
+    }
+
     fn dim(&self, axis: AxisId) -> Dim {
         if self.counts_sequences(axis) {
             return Dim::Sequences;
+        }
+        if self.counts_every_token(axis) {
+            return Dim::Tokens(self.seq(axis));
         }
         match self.terms.axes[axis].extent {
             Extent::Const(n) => Dim::Const(n),
@@ -222,6 +239,7 @@ impl Kernel<'_, '_> {
         }
         let extent = match self.l.terms.axes[axis].extent {
             Extent::Seq(s) if self.l.counts_sequences(axis) => KernelExtent::Sequences(s),
+            Extent::Seq(s) if self.l.counts_every_token(axis) => KernelExtent::Tokens(s),
             Extent::Const(n) => KernelExtent::Const(n),
             Extent::Seq(s) if self.l.block.picked => KernelExtent::Picked(s),
             Extent::Seq(s) => KernelExtent::Rows(s),
@@ -263,7 +281,7 @@ impl Kernel<'_, '_> {
         let value = self.value(n);
         let (name, form_data) = (value.name.clone(), value.forms[form].clone());
         let format = match form_data {
-            Form::Dense { format, .. } | Form::Cache { format, .. } => format,
+            Form::Dense { format, .. } | Form::Cache { format, .. } | Form::Workspace { format, .. } => format,
         };
         let storage = self.l.storage(n as usize, &form_data);
         let binding = self.l.places[&(n, form)][at];
@@ -283,17 +301,17 @@ impl Kernel<'_, '_> {
         for form in 0..self.value(n).forms.len() {
             let order: Vec<_> = match self.value(n).forms[form].clone() {
                 Form::Dense { axes, .. } => axes,
-                Form::Cache { outer, inner, .. } => {
+                Form::Cache { outer, inner, .. } | Form::Workspace { outer, inner, .. } => {
                     let axes = &self.l.terms.stored[n as usize].0;
                     let row = crate::group::row_axis(&self.l.terms, axes).expect("a cached value has a row");
                     [row].into_iter().chain(outer).chain(inner).collect()
                 }
             };
             let value = match self.value(n).forms[form] {
-                Form::Cache { .. } if self.exprs.0[value.0 as usize].1 == Type::Int => {
+                Form::Cache { .. } | Form::Workspace { .. } if self.exprs.0[value.0 as usize].1 == Type::Int => {
                     self.exprs.add(Expr::Map(ScalarOp::ToReal, vec![value]), Type::Real)
                 }
-                Form::Cache { .. } | Form::Dense { .. } => value,
+                Form::Cache { .. } | Form::Workspace { .. } | Form::Dense { .. } => value,
             };
             for at in 0..self.l.places[&(n, form)].len() {
                 let operand = self.form_operand(n, form, at, true);
@@ -314,11 +332,11 @@ impl Kernel<'_, '_> {
     fn walk_order(&self, n: u32) -> Vec<AxisId> {
         let dense = self.value(n).forms.iter().find_map(|f| match f {
             Form::Dense { axes, .. } => Some(axes.clone()),
-            Form::Cache { .. } => None,
+            Form::Cache { .. } | Form::Workspace { .. } => None,
         });
         let cached = || {
             self.value(n).forms.iter().find_map(|f| match f {
-                Form::Cache { outer, inner, .. } => {
+                Form::Cache { outer, inner, .. } | Form::Workspace { outer, inner, .. } => {
                     let row = crate::group::row_axis(&self.l.terms, &self.l.terms.stored[n as usize].0)?;
                     Some([row].into_iter().chain(outer.iter().copied()).chain(inner.iter().copied()).collect())
                 }

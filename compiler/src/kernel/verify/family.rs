@@ -112,7 +112,7 @@ fn contract_input(c: &Checker, input: crate::kernel::OperandRef, row: AxisRef, c
     let input = operand::get(c.spec, input, place)?;
     let dims = match &input.storage {
         Storage::Dense { dims } if !input.write => dims.as_slice(),
-        Storage::Dense { .. } | Storage::Panel { .. } | Storage::Paged { .. } => &[],
+        Storage::Dense { .. } | Storage::Panel { .. } | Storage::Paged { .. } | Storage::Workspace { .. } => &[],
     };
     let inner = dims.iter().skip(1).try_fold(1u64, |n, d: &Dim| n.checked_mul(d.as_const()?));
     let fits = dims.first().copied() == c.spec.dim(row) && inner == Some(columns);

@@ -30,7 +30,7 @@ pub(super) fn declared(spec: &KernelSpec, operand: OperandRef) -> Check {
             let fits = layout.is_some() && *rows > 0 && *reduce > 0 && operand.format != Format::I32;
             ensure(fits, &place, || format!("no {} weight is {rows} by {reduce}", operand.format))
         }
-        Storage::Paged { page, .. } => {
+        Storage::Paged { page, .. } | Storage::Workspace { page, .. } => {
             let slots = page.iter().filter_map(|d| match d {
                 PageDim::Slot { count, .. } => Some(*count),
                 PageDim::Axis(_) => None,
@@ -56,20 +56,27 @@ pub(super) fn index(checker: &Checker, operand: &Operand, index: &[ExprRef], pla
     let wants = match &operand.storage {
         Storage::Dense { dims } => dims.len(),
         Storage::Panel { .. } => 2,
-        Storage::Paged { page, .. } => 1 + page.iter().filter(|d| matches!(d, PageDim::Axis(_))).count(),
+        Storage::Paged { page, .. } | Storage::Workspace { page, .. } => {
+            1 + page.iter().filter(|d| matches!(d, PageDim::Axis(_))).count()
+        }
     };
     ensure(index.len() == wants, place, || format!("`{}` takes {wants} indices, not {}", operand.name, index.len()))?;
-    let Storage::Paged { seq, .. } = operand.storage else { return Ok(()) };
+    let (seq, cache) = match operand.storage {
+        Storage::Dense { .. } | Storage::Panel { .. } => return Ok(()),
+        Storage::Paged { seq, .. } => (seq, true),
+        Storage::Workspace { seq, .. } => (seq, false),
+    };
     let token = match &checker.spec.exprs[index[0]] {
         Expr::Axis(a) => checker.extent(*a),
         _ => None,
     };
     let fits = match token {
-        Some(KernelExtent::Rows(s) | KernelExtent::Picked(s)) => s == seq && operand.write,
+        Some(KernelExtent::Rows(s) | KernelExtent::Picked(s)) => s == seq && operand.write && cache,
+        Some(KernelExtent::Tokens(s)) => s == seq && operand.write != cache,
         Some(KernelExtent::Keys { seq: s, .. }) => s == seq && !operand.write,
         Some(KernelExtent::Const(_) | KernelExtent::Sequences(_) | KernelExtent::Parts { .. }) | None => false,
     };
     ensure(fits, place, || {
-        format!("`{}` is paged: its first index is the row axis that writes or the key axis that reads", operand.name)
+        format!("`{}` is paged: its first index is the axis of tokens that writes or reads", operand.name)
     })
 }

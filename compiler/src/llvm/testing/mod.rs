@@ -241,7 +241,10 @@ fn check_run(spec: &KernelSpec, loaded: &Loaded, memory: &Memory, want: &Memory,
     assert_eq!(got.operands, cut.operands, "{place}: bits depend on the cut");
     for (i, o) in spec.operands.iter().enumerate().filter(|(_, o)| o.write) {
         let place = format!("{place}, operand `{}`", o.name);
-        assert!(matches!(o.storage, Storage::Dense { .. } | Storage::Paged { .. }), "{place}: a written panel");
+        assert!(
+            matches!(o.storage, Storage::Dense { .. } | Storage::Paged { .. } | Storage::Workspace { .. }),
+            "{place}: a written panel"
+        );
         compare(&place, o.format, &got.operands[i], &want.operands[i], tolerance);
     }
 }

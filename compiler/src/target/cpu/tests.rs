@@ -9,6 +9,8 @@ use llmc_artifact::plan::{PAGE_TOKENS, PageDim, Storage, Table};
 use llmc_artifact::{DType, Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
 use std::collections::BTreeMap;
 
+pub mod anew;
+
 pub const SEQ: SeqId = SeqId(0);
 pub const ROWS: Dim = Dim::Rows(SEQ);
 
@@ -17,11 +19,24 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
     let mut random = Random::new(seed);
     let rows: u64 = sequences.iter().map(|(_, rows)| rows).sum();
     let blocks = sequences.iter().map(|(length, _)| length.div_ceil(PAGE_TOKENS as u64)).max().unwrap_or(1);
-    let mut dims = BTreeMap::from([(ROWS, rows), (Dim::Picked(SEQ), rows.div_ceil(2)), (Dim::Blocks(SEQ), blocks)]);
+    let own_pages = |(length, _): &(u64, u64)| length.div_ceil(PAGE_TOKENS as u64);
+    let mut dims = BTreeMap::from([
+        (ROWS, rows),
+        (Dim::Picked(SEQ), rows.div_ceil(2)),
+        (Dim::Blocks(SEQ), blocks),
+        (Dim::Tokens(SEQ), sequences.iter().map(|(length, _)| length).sum()),
+        (Dim::Pages(SEQ), sequences.iter().map(own_pages).sum()),
+    ]);
     let longest = sequences.iter().map(|(length, _)| *length).max().unwrap_or(0);
     dims.extend(Abi::of(spec).dims.into_iter().filter_map(|d| match d {
         Dim::Parts(_, size) => Some((d, longest.div_ceil(size as u64))),
-        Dim::Const(_) | Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences => None,
+        Dim::Const(_)
+        | Dim::Rows(_)
+        | Dim::Picked(_)
+        | Dim::Blocks(_)
+        | Dim::Tokens(_)
+        | Dim::Pages(_)
+        | Dim::Sequences => None,
     }));
     let mut tables = BTreeMap::from([
         (Table::Lengths(SEQ), sequences.iter().map(|(length, _)| *length as i32).collect()),
@@ -35,6 +50,14 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
     };
     tables.insert(Table::Positions(SEQ), per_row(&|_, length, rows, r| (length - rows + r) as i32));
     tables.insert(Table::RowSeq(SEQ), per_row(&|i, _, _, _| i as i32));
+    let tokens = |f: &dyn Fn(usize, u64) -> i32| -> Vec<i32> {
+        let all = sequences.iter().enumerate();
+        all.flat_map(|(i, (length, _))| (0..*length).map(move |p| (i, p))).map(|(i, p)| f(i, p)).collect()
+    };
+    tables.insert(Table::TokenPositions(SEQ), tokens(&|_, p| p as i32));
+    tables.insert(Table::TokenSeq(SEQ), tokens(&|i, _| i as i32));
+    let bases = (0..sequences.len()).map(|i| sequences[..i].iter().map(own_pages).sum::<u64>() as i32);
+    tables.insert(Table::Bases(SEQ), bases.collect());
     // Pages in an order that is not theirs.
     let pages = sequences.len() as u64 * blocks;
     tables.insert(Table::Blocks(SEQ), (0..pages).map(|p| (pages - 1 - p) as i32).collect());
@@ -44,6 +67,7 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
             Storage::Dense { dims } => (dims.iter().map(|d| length(*d)).product::<u64>(), None),
             Storage::Panel { rows, reduce } => (rows.next_multiple_of(16) * reduce, None),
             Storage::Paged { .. } => (0, o.storage.bytes(o.format, length).map(|b| b * pages)),
+            Storage::Workspace { .. } => (0, o.storage.bytes(o.format, length)),
         };
         let count = bytes.map_or(count, |b| b / o.format.bytes(1).expect("plain"));
         if o.write {

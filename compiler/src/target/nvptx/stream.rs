@@ -160,7 +160,11 @@ fn whole_range<'c>(entry: &Entry<'_, 'c>, at: &Scope<'_, 'c>, axis: AxisRef) -> 
             let end = if causal { next() } else { at.length(seq, of).value };
             (window.map_or(e.int(0), |w| e.max(e.sub(next(), e.int(w as i64)), e.int(0))), end)
         }
-        KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
+        KernelExtent::Const(_)
+        | KernelExtent::Rows(_)
+        | KernelExtent::Picked(_)
+        | KernelExtent::Tokens(_)
+        | KernelExtent::Sequences(_) => {
             (e.int(0), at.dim(entry.spec.dim(axis).expect("not keys")))
         }
         KernelExtent::Parts { of, size } => {

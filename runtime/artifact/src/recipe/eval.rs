@@ -123,7 +123,7 @@ impl Target {
                     .ok_or_else(|| malformed(format!("no `{format}` weight is {rows} by {reduce}")))?;
                 (*rows, *reduce, Some(layout))
             }
-            Storage::Paged { .. } => return Err(malformed("a weight is never paged")),
+            Storage::Paged { .. } | Storage::Workspace { .. } => return Err(malformed("a weight is never paged")),
         };
         let row_bytes = format
             .bytes(columns)

@@ -42,7 +42,7 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         at.largest_parts(right, is_load).into_iter().all(|e| {
             let Expr::Load { operand, index } = &spec.exprs[e] else { return false };
             match &spec.operands[operand.0 as usize].storage {
-                Storage::Paged { page, .. } => {
+                Storage::Paged { page, .. } | Storage::Workspace { page, .. } => {
                     matches!(page.last(), Some(PageDim::Slot { count, step: 1 }) if *count >= WIDTH)
                 }
                 // Rows of a panel are its lanes.

@@ -207,9 +207,11 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
                 let begin = window.map_or(e.int(0), |w| e.max(e.sub(next(), e.int(w as i64)), e.int(0)));
                 (begin, end)
             }
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
-                (e.int(0), at.dim(self.entry.spec.dim(axis).expect("not keys")))
-            }
+            KernelExtent::Const(_)
+            | KernelExtent::Rows(_)
+            | KernelExtent::Picked(_)
+            | KernelExtent::Tokens(_)
+            | KernelExtent::Sequences(_) => (e.int(0), at.dim(self.entry.spec.dim(axis).expect("not keys"))),
             KernelExtent::Parts { of, size } => {
                 let (begin, end) = self.whole_range(at, of);
                 let number = |i: Val<'c>| e.lane_div_rem(Lane::uniform(i), Lane::uniform(e.int(size as i64)), 1).0;

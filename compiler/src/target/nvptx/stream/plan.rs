@@ -247,9 +247,10 @@ impl Reader<'_> {
     /// A load of pages of two bytes at the key, the other indices made of constant axes alone.
     fn pages(&self, e: ExprRef, columns: &[AxisRef]) -> Option<Pages> {
         let Expr::Load { operand, index } = &self.spec.exprs[e] else { return None };
-        let Operand { format, storage: Storage::Paged { page, .. }, .. } = &self.spec.operands[operand.0 as usize]
-        else {
-            return None;
+        let Operand { format, storage, .. } = &self.spec.operands[operand.0 as usize];
+        let page = match storage {
+            Storage::Paged { page, .. } | Storage::Workspace { page, .. } => page,
+            Storage::Dense { .. } | Storage::Panel { .. } => return None,
         };
         let dtype = match format.plain()? {
             dtype @ (DType::F16 | DType::BF16) => dtype,

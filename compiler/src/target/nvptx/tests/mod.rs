@@ -9,7 +9,7 @@ use crate::kernel::lower::split::tests::of_parts;
 use crate::kernel::sample::projections;
 use crate::llvm::testing::ptxas;
 use crate::target::cpu::tests::{
-    Attention, PLAIN, attention, cross_attention, embedding, memory, rope, search, statistics, unary,
+    Attention, PLAIN, anew, attention, cross_attention, embedding, memory, rope, search, statistics, unary,
 };
 use llmc_artifact::{Format, ScalarOp};
 use simulated::simulate;
@@ -107,5 +107,7 @@ fn every_family_agrees_with_the_interpreter() {
     let mut table = with(embedding(Format::Q5_0, 96, false), 12);
     table.1.operands[0] = [0i32, 36, 17, 15].iter().flat_map(|t| t.to_le_bytes()).collect();
     cases.extend([table, cross_attention()]);
+    let again = [anew::gathered(true), anew::products(Format::Q8_0, Format::Act8), anew::attention_again(PLAIN)];
+    cases.extend((13..).zip(again).map(|(seed, spec)| with(spec, seed)));
     simulate(&cases, 2e-5);
 }
