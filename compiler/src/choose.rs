@@ -169,9 +169,15 @@ fn combine(found: [Vec<Formed>; 2], facts: &Facts) -> Option<([Picked; 2], Pair)
         Role::ALL.iter().map(|r| r.steps() * all[pair[*r as usize]].2[*r as usize].seconds).sum()
     };
     let mut options: Vec<(f64, [usize; 2])> = (0..all.len()).map(|n| (seconds([n, n]), [n, n])).collect();
-    let apart = [cheapest(Role::Prefill)?, cheapest(Role::Decode)?];
-    options.push((seconds(apart) * (1.0 + WORTH), apart));
     options.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let apart = [cheapest(Role::Prefill)?, cheapest(Role::Decode)?];
+    let saves = |role: Role, common: usize| {
+        let of = |n: usize| all[n].2[role as usize].seconds;
+        of(common) > of(apart[role as usize]) * (1.0 + WORTH)
+    };
+    let common = options.first()?.1[0];
+    let worth = Role::ALL.into_iter().any(|role| saves(role, common));
+    options.insert(if worth { 0 } else { options.len() }, (seconds(apart), apart));
     options.into_iter().find_map(|(_, [a, b])| {
         let picked =
             |n: usize, role: Role| Picked { of: all[n].0.role, form: all[n].0.form, cost: all[n].2[role as usize] };

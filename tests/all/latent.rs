@@ -18,23 +18,31 @@ const PLAIN: f64 = 2e-5;
 fn text(seen: &str) -> String {
     format!(
         r#"model latent for hf "latent" {{
-  axis v = 64, m = 16, h = 2, d = 8, w = 8, r = 128
+  size vocab = 64, layers = 1
+  axis v = vocab, m = 64, h = 8, d = 8, w = 8, r = 48
+  layers l = layers
   seq t
   axis s = t
-  input tokens[t]: int < v
-  weight embed[v, m] = hf "embed", wq[h, d, m] = hf "wq", wc[r, m] = hf "wc", wuk[h, d, r] = hf "wuk",
-         wuv[h, w, r] = hf "wuv", wo[m, h, w] = hf "wo", gain[r] = hf "gain", head[v, m] = hf "head"
+  input tokens[t]: int < vocab
+  weight embed[v, m] = hf "embed", wq[l][h, d, m] = hf "{{l}}.wq", wc[l][r, m] = hf "{{l}}.wc",
+         wuk[l][h, d, r] = hf "{{l}}.wuk", wuv[l][h, w, r] = hf "{{l}}.wuv", wo[l][m, h, w] = hf "{{l}}.wo",
+         gain[l][r] = hf "{{l}}.gain"
   let x = embed[v = tokens]
-  let q[t, h, d] = sum[m](wq * x)
-  let c[t, r] = rms_norm[r](sum[m](wc * x), gain, 1e-6)
-  let k[t, h, d] = sum[r](wuk * c), u[t, h, w] = sum[r](wuv * c)
-  let p = softmax[s](where({seen}, sum[d](q * k[t = s]) / sqrt(len(d)), -inf))
-  let y = x + sum[h, w](wo * sum[s](p * u[t = s]))
-  output logits[t, v] = sum[m](head * y)
+  for l {{
+    let q[t, h, d] = sum[m](wq * x)
+    let c[t, r] = rms_norm[r](sum[m](wc * x), gain, 1e-6)
+    let k[t, h, d] = sum[r](wuk * c), u[t, h, w] = sum[r](wuv * c)
+    let p = softmax[s](where({seen}, sum[d](q * k[t = s]) / sqrt(len(d)), -inf))
+    x = x + sum[h, w](wo * sum[s](p * u[t = s]))
+  }}
+  output logits[t, v] = sum[m](embed * x)
 }}
 "#
     )
 }
+
+/// Elements of the output of a token.
+const VOCAB: usize = 64;
 
 const CAUSAL: &str = "s <= t";
 const WINDOW: &str = "s <= t and t - s < 40";
@@ -71,7 +79,7 @@ fn makes_again(stages: &Stages, role: &RolePlan) -> bool {
 }
 
 fn tokens(count: u32) -> Vec<u32> {
-    (0..count).map(|n| (n * n + 3 * n) % 64).collect()
+    (0..count).map(|n| (n * n + 3 * n) % VOCAB as u32).collect()
 }
 
 fn feed<'a>(sequence: &'a mut Sequence, tokens: &'a [u32], role: Role) -> Feed<'a> {
@@ -127,6 +135,7 @@ fn prompts_make_keys_again_and_generated_tokens_absorb() {
 #[test]
 fn chunks_threads_and_batches_change_no_bit_of_keys_made_again() {
     let stages = stages(CAUSAL, Format::F16);
+    assert!(makes_again(&stages, &stages.plan.prefill), "prompts meet the latent itself");
     let tokens = tokens(150);
     let want = logits(&compiled(&stages, 1, 256), whole(&tokens));
     for (threads, chunk) in [(2, 256), (2, 64), (1, 1), (2, 7)] {
@@ -139,8 +148,8 @@ fn chunks_threads_and_batches_change_no_bit_of_keys_made_again() {
     engine.feed(feed(&mut b, &tokens[..130], Role::Prompt)).expect("it runs");
     let rest = &mut [feed(&mut a, &tokens[40..], Role::Prompt), feed(&mut b, &tokens[130..], Role::Prompt)];
     let batch = engine.step(rest).expect("it runs");
-    assert!(batch[0][0].data == want[40 * 64..], "in a batch: other bits");
-    assert!(batch[1][0].data == want[130 * 64..], "in a batch: other bits");
+    assert!(batch[0][0].data == want[40 * VOCAB..], "in a batch: other bits");
+    assert!(batch[1][0].data == want[130 * VOCAB..], "in a batch: other bits");
 }
 
 /// Pages before the window are given back between feeds; what is left gives what all of it gave.
@@ -153,6 +162,6 @@ fn tokens_that_a_window_left_behind_are_not_made_again() {
     let want = logits(&engine, whole(&tokens));
     let found = logits(&engine, tokens.chunks(90).map(|part| (part, Role::Prompt)));
     assert!(found == want, "fed in parts: other bits");
-    let error = error(&stages, &tokens[..200], &want[..200 * 64]);
+    let error = error(&stages, &tokens[..200], &want[..200 * VOCAB]);
     assert!(error < PLAIN, "relative error {error:e}");
 }

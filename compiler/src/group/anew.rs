@@ -5,8 +5,9 @@
 //! every token of the batch's sequences, those of earlier steps too. It is made of what is cached and nothing else, so that
 //! how a prompt is cut changes none of its bits, and it lies in a workspace: pages like a cache's that end with the step.
 
-use super::value::{Former, formulas};
-use super::{Form, Unsupported, Why, stored_leaf};
+use super::leaves::{formulas, stored_leaf};
+use super::value::Former;
+use super::{Form, Unsupported, Why};
 use crate::alpha;
 use crate::causality::Sight;
 use crate::normal::{Term, TermId, Terms};
@@ -46,6 +47,7 @@ impl Former<'_> {
             return None;
         }
         let term = self.at_every(id, view);
+        let (term, _) = self.unbound(term);
         let parts = self.frontier(term);
         let products = !parts.is_empty() && parts.iter().all(|r| self.candidate(*r).is_some());
         let fits = products && !self.planning.contains(&term) && self.fits(term) && self.worth_storing(term);

@@ -178,13 +178,14 @@ impl<'a> Counted<'a> {
     /// Weights that a loop over constant axes multiplies with: each element once, those that tokens chose for every
     /// token until all of the weight is read.
     fn weights_of(&mut self, f: &Fold) {
-        let mut seen = BTreeSet::new();
         let mut stack: Vec<TermId> = f.stream.states.iter().map(|s| s.body).collect();
+        // Earlier states stand for their values.
+        let mut seen: BTreeSet<TermId> = f.stream.states.iter().map(|s| s.source).collect();
         while let Some(x) = stack.pop() {
             if !seen.insert(x) {
                 continue;
             }
-            match super::value::weight_below(self.terms, x) {
+            match super::leaves::weight_below(self.terms, x) {
                 Some(slot) => {
                     let whole = self.points(&self.terms.weights[slot as usize].0);
                     let read = self.points(self.terms.free(x)).min(whole);

@@ -12,6 +12,7 @@
 mod agree;
 mod anew;
 mod cost;
+mod leaves;
 mod merge;
 pub mod parts;
 mod products;
@@ -26,8 +27,8 @@ pub use crate::cost::Machine;
 pub use agree::agree;
 pub use anew::every_axis;
 pub use cost::{group as group_cost, whole as whole_cost};
+pub(crate) use leaves::{stored_leaf, weight_leaf};
 pub use text::fused_text;
-pub(crate) use value::{stored_leaf, weight_leaf};
 pub use verify::verify;
 
 use crate::alpha;

@@ -5,7 +5,7 @@
 
 use super::value::{Candidate, Former};
 use crate::normal::{Term, TermId};
-use crate::{alpha, causality};
+use crate::{alpha, causality, stream};
 use llmc_frontend::graph::{Axes, AxisId};
 use std::collections::{BTreeSet, HashMap};
 
@@ -82,6 +82,51 @@ impl Former<'_> {
             }
         }
         picked
+    }
+
+    /// `sum[r](w * f) * g` as `sum[r](w * (f * g))` where `f` and `g` end one loop over tokens: apart, each of them would take
+    /// that loop again for the scores that both need.
+    pub(super) fn scaled_within(&mut self, term: TermId) -> TermId {
+        let Term::Sum(none, factors) = self.terms.term(term).clone() else { return term };
+        if !none.is_empty() {
+            return term;
+        }
+        for sum in &factors {
+            let Term::Sum(bound, inner) = self.terms.term(*sum).clone() else { continue };
+            let constant = bound.iter().all(|a| self.terms.axes.len_of(a).is_some());
+            let once = factors.iter().filter(|f| *f == sum).count() == 1;
+            let scores: BTreeSet<_> = inner.iter().flat_map(|f| self.scores(*f)).collect();
+            if bound.is_empty() || !constant || !once || scores.is_empty() {
+                continue;
+            }
+            let (mut scales, mut rest) = (Vec::new(), Vec::new());
+            for g in factors.iter().copied().filter(|g| g != sum) {
+                let outside = self.terms.free(g).intersect(&bound).is_empty();
+                let joins = outside && !self.scores(g).is_disjoint(&scores);
+                if joins { scales.push(g) } else { rest.push(g) }
+            }
+            if scales.is_empty() {
+                continue;
+            }
+            rest.push(alpha::sum(&mut self.terms, bound, inner.into_iter().chain(scales)));
+            return alpha::product(&mut self.terms, rest);
+        }
+        term
+    }
+
+    /// What the loops over tokens that end in a term contract for every pair.
+    fn scores(&mut self, id: TermId) -> BTreeSet<TermId> {
+        let mut found = BTreeSet::new();
+        for r in self.frontier(id) {
+            let Some((_, bound)) = stream::behind(&self.terms, r).and_then(|r| alpha::reduction(&self.terms, r)) else {
+                continue;
+            };
+            let views: Axes = bound.iter().filter(|a| self.terms.is_seq(*a)).collect();
+            let inside = |x: &TermId| !self.terms.free(*x).intersect(&views).is_empty();
+            let scores = causality::reachable(&self.terms, &[r]).into_iter().filter(inside);
+            found.extend(scores.filter(|x| alpha::reduction(&self.terms, *x).is_some()));
+        }
+        found
     }
 
     /// Products that these reductions use and nobody else: contracted in their loop at every step, the tensor of all of

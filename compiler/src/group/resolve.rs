@@ -1,7 +1,7 @@
 //! A value's formula over stored values: what is loaded and what is recomputed.
 
 use super::value::Former;
-use super::{Unsupported, Why};
+use super::{Unsupported, Why, Work};
 use crate::alpha;
 use crate::normal::{Term, TermId};
 use crate::stream;
@@ -38,6 +38,26 @@ impl Former<'_> {
         };
         memo.insert(id, new);
         Ok(new)
+    }
+
+    /// What a search looks through: it evaluates each element once, so that what is pointwise over stored values takes no
+    /// kernel of its own.
+    pub(super) fn searched(&mut self, id: TermId) -> Result<TermId, Unsupported> {
+        let (base, names) = self.unbound(id);
+        if !self.number.contains_key(&base) && self.is_foreign(base, &[]) {
+            let (loads, demands) = (self.loads.last().cloned(), self.demands.len());
+            self.inline.push(base);
+            let planned = self.plan(base);
+            self.inline.pop();
+            if let Ok((Work::Map, resolved)) = planned {
+                return Ok(alpha::rename(&mut self.terms, resolved, &names));
+            }
+            if let (Some(now), Some(loads)) = (self.loads.last_mut(), loads) {
+                *now = loads;
+            }
+            self.demands.truncate(demands);
+        }
+        self.resolve(id, &[])
     }
 
     /// Whether a term holds a product that is contracted in the loop at hand.
@@ -125,21 +145,44 @@ impl Former<'_> {
             }
             out.push(self.load(meaning, Why::Loop, meaning)?);
         }
-        if rest.len() > 1 && rest.iter().any(|x| self.reduces(*x)) && !rest.iter().any(|x| self.is_contracted_here(*x))
-        {
-            let together = join(&mut self.terms, rest.clone());
-            if self.fits(together) && self.worth_storing(together) {
+        // All of them, or else those that reduce: a weight between them is multiplied with where they are read.
+        let reducing: Vec<_> = rest.iter().copied().filter(|x| self.reduces(*x)).collect();
+        for parts in [rest.clone(), reducing] {
+            if let Some(together) = self.together(&parts, join) {
+                parts.iter().for_each(|x| {
+                    let at = rest.iter().position(|y| y == x).expect("group: they are among the operands");
+                    rest.remove(at);
+                });
                 out.push(self.load(together, Why::Loop, together)?);
-                return Ok(out);
+                break;
             }
         }
         out.extend(self.all(&rest, keep, memo)?);
         Ok(out)
     }
 
+    /// Several operands as one value, where that is no larger than one of their reductions.
+    fn together(
+        &mut self,
+        parts: &[TermId],
+        join: fn(&mut crate::normal::Terms, Vec<TermId>) -> TermId,
+    ) -> Option<TermId> {
+        let apart = parts.len() < 2 || !parts.iter().any(|x| self.reduces(*x));
+        if apart || parts.iter().any(|x| self.is_contracted_here(*x)) {
+            return None;
+        }
+        let together = join(&mut self.terms, parts.to_vec());
+        (self.fits(together) && self.worth_storing(together)).then_some(together)
+    }
+
     /// Whether a term is stored as it is, rather than what it is made of: not a square, nor a product with something
-    /// that every reader can multiply with as well.
+    /// that every reader can multiply with as well, nor a few operations on what a search found, which has no epilogue.
     pub(super) fn worth_storing(&mut self, id: TermId) -> bool {
+        let search = |s: &Self, x: TermId| matches!(s.terms.term(x), Term::TopK(..));
+        let parts = self.frontier(id);
+        if !search(self, id) && !parts.is_empty() && parts.into_iter().all(|r| search(self, r)) {
+            return false;
+        }
         let Term::Sum(bound, xs) = self.terms.term(id).clone() else { return true };
         if !bound.is_empty() {
             return true;
@@ -186,7 +229,7 @@ impl Former<'_> {
 
     /// Whether storing the term takes no more than storing one of its reductions.
     pub(super) fn fits(&mut self, id: TermId) -> bool {
-        if self.planning.contains(&id) {
+        if self.planning.contains(&id) || self.inline.contains(&id) {
             return false;
         }
         if let Term::Index(x, _) = self.terms.term(id) {

@@ -1,7 +1,8 @@
 //! Which values are stored, and the loop that each hangs on.
 
 use super::agree::UNREAD;
-use super::anew::{every_axis, read_again};
+use super::anew::every_axis;
+use super::leaves::{plain_loads, reads, stored_leaf, weight_leaf};
 use super::{
     Contraction, Demand, Facts, Fold, Form, Input, Product, Unsupported, Value, Why, Work, plain_format, row_axis,
     standard_order,
@@ -46,6 +47,7 @@ pub(super) fn form(
         users: HashMap::new(),
         contracted: BTreeSet::new(),
         planning: Vec::new(),
+        inline: Vec::new(),
         demands: Vec::new(),
     };
     let ids: Vec<_> = roots.iter().map(|(_, r)| *r).collect();
@@ -77,15 +79,17 @@ pub(super) struct Former<'a> {
     pub(super) reducing: HashMap<TermId, bool>,
     notes: Vec<String>,
     /// Loads of the values being planned, innermost last.
-    loads: Vec<BTreeSet<u32>>,
+    pub(super) loads: Vec<BTreeSet<u32>>,
     /// For a weight product, every reduction in whose loop it is used; none where it is used elsewhere as well.
     pub(super) users: HashMap<TermId, Option<BTreeSet<TermId>>>,
     /// Products that are contracted at every step of the loop whose bodies are being resolved.
     pub(super) contracted: BTreeSet<TermId>,
     /// The values being planned: none of them can load itself.
     pub(super) planning: Vec<TermId>,
+    /// What is evaluated where it is used, while it is resolved.
+    pub(super) inline: Vec<TermId>,
     /// The value, why, the value being planned, the term that demands it.
-    demands: Vec<(u32, Why, Option<TermId>, TermId)>,
+    pub(super) demands: Vec<(u32, Why, Option<TermId>, TermId)>,
 }
 
 /// A reduction that is a weight product, before its input is stored.
@@ -288,11 +292,12 @@ impl Former<'_> {
     // ---- loops -----------------------------------------------------------------------------------------
 
     /// The loop a value hangs on, and its formula over stored values.
-    fn plan(&mut self, term: TermId) -> Result<(Work, TermId), Unsupported> {
+    pub(super) fn plan(&mut self, term: TermId) -> Result<(Work, TermId), Unsupported> {
         if let Term::TopK(axis, rank, x) = self.terms.term(term).clone() {
-            let x = self.resolve(x, &[])?;
+            let x = self.searched(x)?;
             return Ok((Work::TopK, self.terms.add(Term::TopK(axis, rank, x))));
         }
+        let term = self.scaled_within(term);
         let frontier = self.frontier(term);
         let Some(depth) = frontier.iter().map(|r| self.depth(*r)).max() else {
             return Ok((Work::Map, self.resolve(term, &[])?));
@@ -703,111 +708,4 @@ impl Former<'_> {
         order.splice(0..0, missing);
         order
     }
-}
-
-/// A weight slot behind pure renames: (slot, [(its axis, the name here)]).
-pub(crate) fn weight_leaf(terms: &Terms, id: TermId) -> Option<(u32, Vec<(AxisId, AxisId)>)> {
-    match terms.term(id) {
-        Term::Weight(n) => Some((*n, vec![])),
-        Term::Index(x, at) => {
-            let Term::Weight(n) = terms.term(*x) else { return None };
-            Some((*n, renames(terms, at)?))
-        }
-        _ => None,
-    }
-}
-
-/// The weight slot that is read here, under any indices.
-pub(crate) fn weight_below(terms: &Terms, id: TermId) -> Option<u32> {
-    match terms.term(id) {
-        Term::Weight(n) => Some(*n),
-        Term::Index(x, _) => weight_below(terms, *x),
-        _ => None,
-    }
-}
-
-/// The stored value behind pure renames.
-///
-/// # Panics
-/// When the term is something else: reads of stored values are made by this stage.
-pub(crate) fn stored_leaf(terms: &Terms, id: TermId) -> (u32, Vec<(AxisId, AxisId)>) {
-    let (leaf, names) = match terms.term(id) {
-        Term::Index(x, at) => (*x, renames(terms, at).expect("group: a stored value is read under renames")),
-        _ => (id, vec![]),
-    };
-    match terms.term(leaf) {
-        Term::Stored(n) => (*n, names),
-        other => panic!("group: {other:?} is no stored value"),
-    }
-}
-
-fn renames(terms: &Terms, at: &[(AxisId, TermId)]) -> Option<Vec<(AxisId, AxisId)>> {
-    at.iter()
-        .map(|(a, i)| match terms.term(*i) {
-            Term::Iota(b) => Some((*a, *b)),
-            _ => None,
-        })
-        .collect()
-}
-
-/// Reads of other tokens below a loop's body but not in its own earlier results, each with the dot that it is in.
-fn reads(terms: &Terms, body: TermId, keep: &[TermId], dots: &[TermId]) -> Vec<(TermId, Option<TermId>)> {
-    let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut stack = vec![(body, None)];
-    while let Some((x, within)) = stack.pop() {
-        if keep.contains(&x) || !seen.insert((x, within)) {
-            continue;
-        }
-        if matches!(terms.term(x), Term::Read(..)) || read_again(terms, x).is_some() {
-            found.push((x, within));
-            continue;
-        }
-        let within = if dots.contains(&x) { Some(x) } else { within };
-        stack.extend(terms.operands(x).into_iter().map(|y| (y, within)));
-    }
-    found.sort_unstable();
-    found
-}
-
-/// Stored values that a value's formula reads as plain numbers: everything but its activation and what it reads at
-/// other tokens.
-fn plain_loads(terms: &Terms, value: &Value) -> BTreeSet<u32> {
-    let (mut roots, done) = formulas(value);
-    let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    while let Some(x) = roots.pop() {
-        if !seen.insert(x) || done.contains(&x) {
-            continue;
-        }
-        match terms.term(x) {
-            Term::Stored(n) => {
-                found.insert(*n);
-            }
-            Term::Read(..) => {}
-            _ if read_again(terms, x).is_some() => {}
-            _ => roots.extend(terms.operands(x)),
-        }
-    }
-    found
-}
-
-/// What a value's kernel evaluates for it, and the reductions that its loop takes: in formulas they are results.
-pub(super) fn formulas(value: &Value) -> (Vec<TermId>, Vec<TermId>) {
-    let (mut roots, mut done) = (vec![value.term], vec![]);
-    match &value.work {
-        Work::Map | Work::TopK => {}
-        Work::Contract(c) => {
-            roots.extend(c.stats.iter().map(|s| s.1));
-            done.extend(c.products.iter().map(|p| p.term).chain(c.stats.iter().map(|s| s.0)));
-        }
-        Work::Stream(f) => {
-            for s in &f.stream.states {
-                roots.push(s.body);
-                roots.extend(s.repair.moving());
-                done.push(s.source);
-            }
-        }
-    }
-    (roots, done)
 }

@@ -30,7 +30,7 @@ fn broken_specs_are_refused_with_their_place() {
         ("is not written", |s, _| s.operands[4].write = false),
         ("which is written", |s, _| s.operands[1].write = true),
         ("takes 3 indices, not 2", |s, _| contract(s).segments[0].stores[0].index.truncate(2)),
-        ("its first index is the row axis", |s, int| {
+        ("its first index is the axis of tokens", |s, int| {
             let Storage::Paged { page, .. } = &s.operands[5].storage else { panic!() };
             s.operands[5].storage = Storage::Paged { seq: SeqId(1), page: page.clone() };
             let _ = int;
