@@ -107,7 +107,9 @@ fn every_family_agrees_with_the_interpreter() {
     let mut table = with(embedding(Format::Q5_0, 96, false), 12);
     table.1.operands[0] = [0i32, 36, 17, 15].iter().flat_map(|t| t.to_le_bytes()).collect();
     cases.extend([table, cross_attention()]);
-    let again = [anew::gathered(true), anew::products(Format::Q8_0, Format::Act8), anew::attention_again(PLAIN)];
+    let again = [anew::gathered(true), anew::products(Format::Q8_0, Format::Act8)];
+    let f16 = Attention { heads: 1, format: Format::F16, ..PLAIN };
+    let again = again.into_iter().chain([PLAIN, f16].map(anew::attention_again));
     cases.extend((13..).zip(again).map(|(seed, spec)| with(spec, seed)));
     simulate(&cases, 2e-5);
 }
