@@ -56,7 +56,7 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
 }
 
 /// Values of a plain f32 or I32 operand replaced.
-pub(super) fn fill(memory: &mut Memory, operand: OperandRef, format: Format, value: impl Fn(usize) -> f64) {
+pub fn fill(memory: &mut Memory, operand: OperandRef, format: Format, value: impl Fn(usize) -> f64) {
     for (i, b) in memory.operands[operand.0 as usize].chunks_exact_mut(4).enumerate() {
         let bytes = match format.plain() {
             Some(DType::I32) => (value(i) as i32).to_le_bytes(),

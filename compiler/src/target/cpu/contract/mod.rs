@@ -247,4 +247,4 @@ impl<'c> Results<'c> for Sums<'_, '_, 'c> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::target) mod tests;
