@@ -232,7 +232,7 @@ pub struct Contract {
     pub row: AxisRef,
     /// Reduced axes, outermost first, in the order in which the input stores them.
     pub reduce: Vec<AxisRef>,
-    /// The activation: dense `[row, reduce...]`, `F32` or a quantised block format for integer dots.
+    /// The activation: dense `[row, reduce...]`, in `F32`, 16 bits, or a quantised block format for integer dots.
     pub input: OperandRef,
     /// Reductions over `reduce` that use no packed weight, one scalar a row: `sum[m](x * x)`.
     pub stats: Vec<Fold>,

@@ -12,6 +12,9 @@ pub const MANY_ROWS: u64 = 128;
 /// Tokens of a tile of a contraction, for prompts.
 pub const MANY_TOKENS: u32 = 64;
 
+/// Blocks of a contraction for prompts that share a multiprocessor: as many as shared memory has room for.
+pub const RESIDENT: u32 = 2;
+
 /// Stages of the pipeline from global to shared memory.
 pub const STAGES: u64 = 3;
 

@@ -62,8 +62,10 @@ fn every_format_multiplies_at_odd_sizes() {
     let integer = QUANTISED.map(|w| (w, Format::Act8));
     let decoded = QUANTISED.map(|w| (w, Format::F32));
     let plain = PLAIN.map(|w| (w, Format::F32));
+    let halves = [(Format::F16, Format::F16), (Format::BF16, Format::F16), (Format::F32, Format::BF16)];
+    let stored = halves.into_iter().chain([(Format::Q4_1, Format::F16)]);
     let mut cases = Vec::new();
-    for (weight, input) in integer.into_iter().chain(decoded).chain(plain) {
+    for (weight, input) in integer.into_iter().chain(decoded).chain(plain).chain(stored) {
         // Rows, columns, tokens: one panel and several, chains and tiles that do not come out even.
         let sizes = if weight.is_quantised() { [(1, 32, 1), (51, 96, 9)] } else { [(17, 7, 1), (48, 66, 7)] };
         for (rows, reduce, tokens) in sizes {

@@ -16,13 +16,13 @@ mod sums;
 mod tests;
 
 use super::abi::Entry;
-use super::tuning::{FEW_ROWS, FEW_TOKENS, MANY_ROWS, MANY_TOKENS, SUMS_BYTES, WALKERS};
+use super::tuning::{FEW_ROWS, FEW_TOKENS, MANY_ROWS, MANY_TOKENS, RESIDENT, SUMS_BYTES, WALKERS};
 use crate::cost::Role;
 use crate::kernel::{AxisRef, Contract, Expr, OperandRef, ResultRef, Segment};
 use crate::llvm::{Cmp, Emitter, Scope, Ty, Val};
 use crate::target::cpu::nest::roots;
 use groups::{Aim, Groups};
-use llmc_artifact::{Dim, Format};
+use llmc_artifact::{DType, Dim, Format};
 use stat::Stats;
 use sums::Sums;
 
@@ -41,7 +41,10 @@ pub fn emit(entry: &Entry, contract: &Contract) -> Vec<Dim> {
     let cut = |s: &Segment| Groups::new(entry.spec, s, Aim::of(role));
     let groups: Vec<Groups> = contract.segments.iter().map(cut).collect();
     let walkers = match role {
-        Role::Prefill => WALKERS,
+        Role::Prefill => {
+            e.resident_blocks(RESIDENT);
+            WALKERS
+        }
         Role::Decode => 1,
     };
     let items = vec![Dim::Const(groups.iter().map(|g| g.count).sum()), Dim::Const(walkers)];
@@ -150,6 +153,27 @@ impl<'a, 'c> Kernel<'a, 'c> {
 
     fn input_format(&self) -> Format {
         self.entry.spec.operands[self.contract.input.0 as usize].format
+    }
+
+    /// Type of a plain activation's elements.
+    fn input_type(&self) -> DType {
+        self.input_format().plain().expect("emission: a plain product with blocks")
+    }
+
+    /// Elements `k .. k + 4` of a token's plain activation, as f32; a row is whole chunks of four.
+    fn input_four(&self, row: Val<'c>, k: Val<'c>) -> [Val<'c>; 4] {
+        let (e, dtype) = (self.e, self.input_type());
+        let ty = Emitter::stored_type(dtype);
+        let four = e.load_aligned(ty, 4, e.element(row, ty, k), 4 * dtype.bytes() as u32);
+        let four = e.widen_stored(dtype, four);
+        [0, 1, 2, 3].map(|i| e.extract(four, i))
+    }
+
+    /// Element `k` of a token's plain activation, as f32.
+    fn input_one(&self, row: Val<'c>, k: Val<'c>) -> Val<'c> {
+        let (e, dtype) = (self.e, self.input_type());
+        let ty = Emitter::stored_type(dtype);
+        e.widen_stored(dtype, e.load(ty, 1, e.element(row, ty, k)))
     }
 
     /// Bytes of a row of the activation.

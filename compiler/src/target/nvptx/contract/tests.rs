@@ -55,8 +55,10 @@ fn every_format_multiplies_at_odd_sizes() {
     let integer = QUANTISED.map(|w| (w, Format::Act8));
     let decoded = QUANTISED.map(|w| (w, Format::F32));
     let plain = PLAIN.map(|w| (w, Format::F32));
+    let halves = [Format::F16, Format::BF16].map(|x| PLAIN.map(|w| (w, x)));
+    let stored = halves.into_iter().flatten().chain([(Format::Q4_1, Format::F16), (Format::Q8_0, Format::BF16)]);
     let mut cases = Vec::new();
-    for (weight, input) in integer.into_iter().chain(decoded).chain(plain) {
+    for (weight, input) in integer.into_iter().chain(decoded).chain(plain).chain(stored) {
         // Rows, columns, tokens: parts of a panel, of a stage and of a tile.
         let sizes: &[(u64, u64, u64)] = match weight.is_quantised() {
             true => &[(1, 32, 1), (51, 96, 9), (130, 160, 70)],
@@ -200,6 +202,7 @@ fn no_tokens_and_extreme_quants() {
 #[test]
 fn weights_are_read_once_and_banks_do_not_conflict() {
     let formats = [
+        (Format::F16, Format::F16),
         (Format::F16, Format::F32),
         (Format::F32, Format::F32),
         (Format::Q4_1, Format::Act8),
@@ -224,28 +227,79 @@ fn weights_are_read_once_and_banks_do_not_conflict() {
     }
 }
 
-/// Registers at the shipped tiles: nothing spills.
+/// A kernel for a role under its own name.
+fn shipped(spec: &Verified<KernelSpec>, formats: (Format, Format), r: Role) -> Verified<KernelSpec> {
+    let base = spec.name.split('_').next().unwrap_or_default();
+    let name = format!("{base}_{}_{}_{}", formats.0, formats.1, r.name());
+    verify(KernelSpec { name, ..(**spec).clone() }.for_role(r)).expect("a role changes nothing")
+}
+
+/// Formats with code of their own.
+const SHIPPED: [(Format, Format); 6] = [
+    (Format::BF16, Format::F32),
+    (Format::BF16, Format::BF16),
+    (Format::F32, Format::F32),
+    (Format::Q4_1, Format::Act8),
+    (Format::Q5_1, Format::Act8),
+    (Format::Q8_0, Format::Act8),
+];
+
+/// At the shipped tiles everything fits into registers, on every architecture.
 #[test]
 fn nothing_spills() {
-    let integer = QUANTISED.map(|w| (w, Format::Act8));
-    let plain = PLAIN.map(|w| (w, Format::F32));
     let mut kernels = Vec::new();
-    for (weight, input) in integer.into_iter().chain(plain) {
-        let head = projections(weight, input, 64, 2048).spec;
-        for spec in
-            [product(weight, input, 2048, 2048), gated(weight, input, 8192, 2048), verify(head).expect("a spec")]
-        {
-            kernels.extend(Role::ALL.map(|r| {
-                let name = format!("{}_{weight}_{}", spec.name.split('_').next().unwrap_or_default(), r.name());
-                verify(KernelSpec { name, ..(*spec).clone() }.for_role(r)).expect("a role changes nothing")
-            }));
-        }
+    for formats in SHIPPED {
+        let spec = product(formats.0, formats.1, 2048, 2048);
+        kernels.extend(Role::ALL.map(|r| shipped(&spec, formats, r)));
     }
+    let gate = gated(Format::Q5_1, Format::Act8, 8192, 2048);
+    kernels.extend(Role::ALL.map(|r| shipped(&gate, SHIPPED[4], r)));
     let code = Nvptx::new("sm_80").expect("a level").emit(&kernels).unwrap_or_else(|e| panic!("{e}"));
     for arch in ["sm_80", "sm_90", "sm_100"] {
         let Some(all) = ptxas::assemble(&String::from_utf8_lossy(&code.code), arch) else { return };
+        assert_eq!(all.len(), kernels.len());
         for one in all {
             assert_eq!(one.spilled, 0, "{arch}: {one:?}");
+        }
+    }
+}
+
+/// What `docs/performance.md` says of products of a 1B-shaped model, for one generated token and for 128 of a prompt.
+#[test]
+#[ignore = "prints a table of the documentation"]
+fn figures() {
+    const REGISTERS: u32 = 1 << 16;
+    const THREADS: u32 = 2048;
+    const SHARED: u64 = 164 << 10;
+    println!("| product | role | weights | sectors | conflicts | instructions | registers | warps |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for formats in [SHIPPED[0], SHIPPED[1], SHIPPED[3]] {
+        for (rows, reduce) in [(2048, 2048), (2048, 8192)] {
+            let spec = product(formats.0, formats.1, rows, reduce);
+            for r in Role::ALL {
+                let tokens = if r == Role::Decode { 1 } else { 128 };
+                let kernel = shipped(&spec, formats, r);
+                let code = Nvptx::new("sm_80").expect("a level").emit(std::slice::from_ref(&kernel)).expect("code");
+                let text = String::from_utf8_lossy(&code.code);
+                let mut memory = memory(&spec, 1, &[(tokens, tokens)]);
+                let counters = load(std::slice::from_ref(&kernel)).run(0, &mut memory, 0).expect("no fault");
+                let registers = ptxas::assemble(&text, "sm_80").map_or(0, |all| all[0].registers);
+                let info = &code.kernels[0];
+                let by_registers = REGISTERS / (registers.next_multiple_of(8) * info.threads).max(1);
+                let by_shared = (SHARED / (info.scratch + 1024)) as u32;
+                let blocks = by_registers.min(by_shared).min(THREADS / info.threads);
+                println!(
+                    "| {} {rows} x {reduce} | {} | {} | {} | {} | {} + {} | {registers} | {} |",
+                    formats.0,
+                    r.name(),
+                    formats.0.bytes(rows * reduce).expect("blocks"),
+                    32 * counters.global_sectors + counters.async_bytes,
+                    counters.bank_conflicts,
+                    counters.warp_instructions,
+                    counters.matrix_instructions,
+                    blocks * info.threads / 32,
+                );
+            }
         }
     }
 }

@@ -105,15 +105,14 @@ impl<'k, 'a, 'c> Bytes<'k, 'a, 'c> {
         let (e, tokens) = (self.e, self.tokens.len());
         for (first, quants) in &rows.quants {
             let k = e.add(e.mul(block, e.int(BLOCK as i64)), e.int(*first as i64));
-            let four = |x: &Val<'c>| e.bits(e.load_chunk(e.element(*x, Ty::F32, k)), Ty::F32);
-            let xs: Vec<Val> = self.tokens.iter().map(four).collect();
+            let xs: Vec<[Val; 4]> = self.tokens.iter().map(|x| self.kernel.input_four(*x, k)).collect();
             for (i, word) in quants.iter().enumerate() {
                 for j in 0..4 {
                     let scaled = e.mul(rows.scales[i], quant(e, &self.blocks, *word, j));
                     let w = rows.shifts[i].map_or(scaled, |shift| e.add(scaled, shift));
                     for (t, x) in xs.iter().enumerate() {
                         let so_far = &mut sums[i * tokens + t];
-                        *so_far = e.fma(w, e.extract(*x, j), *so_far);
+                        *so_far = e.fma(w, x[j as usize], *so_far);
                     }
                 }
             }

@@ -50,10 +50,7 @@ impl<'k, 'a, 'c> Plain<'k, 'a, 'c> {
         let weights = e.offset(start, e.mul(k, e.int(row)));
         if reduce.is_multiple_of(RUN) {
             let chunk = |j: u64| e.load_chunk(e.offset(weights, e.int(j as i64 * row)));
-            let token = |x: &Val<'c>| {
-                let four = e.bits(e.load_chunk(e.offset(*x, e.mul(k, e.int(4)))), Ty::F32);
-                [0, 1, 2, 3].map(|j| e.extract(four, j))
-            };
+            let token = |x: &Val<'c>| self.kernel.input_four(*x, k);
             return Run { weights: (0..RUN).map(chunk).collect(), tokens: self.tokens.iter().map(token).collect() };
         }
         // The last run may be cut: what is not there counts as zeros on both sides.
@@ -64,7 +61,7 @@ impl<'k, 'a, 'c> Plain<'k, 'a, 'c> {
         };
         let token = |x: &Val<'c>| {
             [0, 1, 2, 3].map(|j| {
-                let load = || e.load(Ty::F32, 1, e.element(*x, Ty::F32, e.add(k, e.int(j as i64))));
+                let load = || self.kernel.input_one(*x, e.add(k, e.int(j as i64)));
                 if j == 0 { load() } else { e.either(on(j), load, || e.f32(0.0)) }
             })
         };

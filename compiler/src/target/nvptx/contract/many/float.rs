@@ -2,6 +2,7 @@
 //!
 //! A weight of 16 bits is exact as TF32; an activation in f32 is the sum of two TF32 numbers but for its last bits, so that
 //! two instructions give the product. A weight in f32 is cut in two as well, and the product of the two lower parts left out.
+//! Where weight and activation are of the same 16 bits one instruction of those is exact.
 
 use super::{COLUMNS, PER_WARP, Slot, Stage};
 use crate::kernel::OperandRef;
@@ -10,8 +11,6 @@ use crate::target::nvptx::contract::{Kernel, Tile};
 use llmc_artifact::plan::PANEL_LANES;
 use llmc_artifact::{DType, Format};
 
-/// Elements of an f32 chunk.
-const SINGLES: u64 = 4;
 /// Elements along the reduced axis between two loads of a lane.
 const SPAN: u64 = 16;
 
@@ -31,6 +30,8 @@ pub(super) struct Float<'k, 'a, 'c> {
     e: &'k Emitter<'c>,
     weight: (OperandRef, Format),
     panel: Panel,
+    /// Type of the activation's elements.
+    input: DType,
     tile: Tile<'c>,
     lane: Val<'c>,
     /// `g` and `t` of this lane.
@@ -49,22 +50,35 @@ impl<'k, 'a, 'c> Float<'k, 'a, 'c> {
         };
         let lane = e.lane_index();
         let (g, t) = (e.lshr(lane, e.int32(2)), e.and(lane, e.int32(3)));
-        Float { kernel, e, weight, panel, tile, lane, g, t }
+        Float { kernel, e, weight, panel, input: kernel.input_type(), tile, lane, g, t }
     }
 
     fn number(&self, n: u64) -> Val<'c> {
         self.e.int32(n as i32)
     }
 
-    /// Where a chunk of a token's part lies: two tokens of 128 bytes never in the same banks.
-    fn token_chunk(&self, token: Val<'c>, chunk: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let chunk = match self.panel {
-            Panel::Half(_) => e.xor(chunk, e.shl(e.and(token, self.number(1)), 2)),
-            Panel::Single | Panel::Decoded => chunk,
+    /// The instruction that multiplies weights and activations as they are stored, where there is one.
+    fn as_stored(&self) -> Option<Mma> {
+        match (self.panel, self.input) {
+            (Panel::Half(DType::F16), DType::F16) => Some(Mma::F16),
+            (Panel::Half(DType::BF16), DType::BF16) => Some(Mma::BF16),
+            (Panel::Half(_) | Panel::Single | Panel::Decoded, _) => None,
+        }
+    }
+
+    /// Where element `within` of a token's part lies. Lanes read those of eight tokens at once, at four places each: tokens
+    /// whose rows are as long as the banks are wide, or half as long, take turns.
+    fn token_element(&self, token: Val<'c>, within: Val<'c>) -> Val<'c> {
+        let (e, bytes) = (self.e, self.input.bytes() as u64);
+        let per_chunk = CHUNK as u64 / bytes;
+        let chunk = e.lshr(within, self.number(per_chunk.trailing_zeros() as u64));
+        let chunk = match self.token_bytes() {
+            128 => e.xor(chunk, e.shl(e.and(token, self.number(1)), 2)),
+            64 if bytes == 2 => e.xor(chunk, e.and(token, self.number(2))),
+            _ => chunk,
         };
-        let start = e.mul(token, self.number(self.token_bytes()));
-        e.add(start, e.mul(chunk, self.number(CHUNK as u64)))
+        let start = e.add(e.mul(token, self.number(self.token_bytes())), e.mul(chunk, self.number(CHUNK as u64)));
+        e.add(start, e.mul(e.and(within, self.number(per_chunk - 1)), self.number(bytes)))
     }
 
     /// Where chunk `c` of a panel's part lies. Lanes read it at four places along the reduced axis at once: those fall into
@@ -147,7 +161,8 @@ impl<'k, 'a, 'c> Float<'k, 'a, 'c> {
         }
     }
 
-    fn half_parts(&self, dtype: DType, panel: Val<'c>, s: u64) -> [Vec<[Val<'c>; 4]>; 2] {
+    /// Pairs of elements of a panel of 16 bits: `A` of one instruction.
+    fn halves(&self, panel: Val<'c>, s: u64) -> [Val<'c>; 4] {
         let e = self.e;
         // Matrix m of four: rows of the panel from 8 (m % 2), columns 4 i + 2 (m / 2) and the next of each lane i.
         let (m, r) = (e.lshr(self.lane, self.number(3)), e.and(self.lane, self.number(7)));
@@ -156,7 +171,12 @@ impl<'k, 'a, 'c> Float<'k, 'a, 'c> {
         let c = e.add(e.shl(k, 1), e.and(m, self.number(1)));
         let at = e.add(self.panel_chunk(c), self.number(s * SPAN * 2 * CHUNK as u64));
         let loaded = e.load_matrices(4, true, e.offset(panel, at));
-        let both: Vec<_> = loaded.into_iter().map(|pair| e.unpack_halves(dtype, pair)).collect();
+        [loaded[0], loaded[1], loaded[2], loaded[3]]
+    }
+
+    fn half_parts(&self, dtype: DType, panel: Val<'c>, s: u64) -> [Vec<[Val<'c>; 4]>; 2] {
+        let e = self.e;
+        let both = self.halves(panel, s).map(|pair| e.unpack_halves(dtype, pair));
         let word = |x: Val<'c>| e.bits(x, Ty::I32);
         let one = |i: usize| [both[i].0, both[i + 1].0, both[i].1, both[i + 1].1].map(word);
         [vec![one(0)], vec![one(2)]]
@@ -177,15 +197,44 @@ impl<'k, 'a, 'c> Float<'k, 'a, 'c> {
         })
     }
 
+    /// What a lane has of eight tokens: four elements of one.
+    fn token_words(&self, tokens: Val<'c>, n: u64, s: u64) -> Val<'c> {
+        let e = self.e;
+        let within = e.add(e.shl(self.t, 2), self.number(s * SPAN));
+        let at = e.add(self.token_element(self.g, within), self.number(n * COLUMNS as u64 * self.token_bytes()));
+        let bytes = 4 * self.input.bytes() as u32;
+        e.load_aligned(Ty::I32, bytes / 4, e.offset(tokens, at), bytes)
+    }
+
     /// Registers of `B` of eight tokens, for each of two instructions: the upper, then the lower parts.
     fn token_parts(&self, tokens: Val<'c>, n: u64, s: u64) -> [[[Val<'c>; 2]; 2]; 2] {
-        let e = self.e;
-        let chunk = e.add(self.t, self.number(s * SPAN / SINGLES));
-        let at = e.add(self.token_chunk(self.g, chunk), self.number(n * COLUMNS as u64 * self.token_bytes()));
-        let four = e.bits(e.load_chunk(e.offset(tokens, at)), Ty::F32);
-        let parts = [0, 1, 2, 3].map(|i| split(e, e.extract(four, i)));
+        let (e, words) = (self.e, self.token_words(tokens, n, s));
+        let four: Vec<Val> = match self.input {
+            DType::F16 | DType::BF16 => {
+                let pairs = [0, 1].map(|i| e.unpack_halves(self.input, e.extract(words, i)));
+                pairs.into_iter().flat_map(|(low, high)| [low, high]).collect()
+            }
+            _ => (0..4).map(|i| e.bits(e.extract(words, i), Ty::F32)).collect(),
+        };
+        let parts = [0, 1, 2, 3].map(|i| split(e, four[i]));
         let pair = |i: usize, part: usize| [parts[i][part], parts[i + 1][part]];
         [[pair(0, 0), pair(0, 1)], [pair(2, 0), pair(2, 1)]]
+    }
+
+    /// Products of weights and activations as they are stored.
+    fn multiply_as_stored(&self, kind: Mma, panels: [Val<'c>; PER_WARP], tokens: Val<'c>, sums: &mut [Val<'c>]) {
+        let (e, columns) = (self.e, sums.len() / PER_WARP / 4);
+        for s in 0..self.depth() / SPAN {
+            let a = panels.map(|p| self.halves(p, s));
+            for n in 0..columns {
+                let words = self.token_words(tokens, n as u64, s);
+                let b = [e.extract(words, 0), e.extract(words, 1)];
+                for (p, a) in a.iter().enumerate() {
+                    let sums = &mut sums[4 * (p * columns + n)..][..4];
+                    sums.copy_from_slice(&e.mma(kind, *a, b, [sums[0], sums[1], sums[2], sums[3]]));
+                }
+            }
+        }
     }
 }
 
@@ -214,7 +263,7 @@ impl<'c> Stage<'c> for Float<'_, '_, 'c> {
     }
 
     fn token_bytes(&self) -> u64 {
-        4 * self.depth()
+        self.input.bytes() as u64 * self.depth()
     }
 
     fn copy_panel(&self, to: Val<'c>, slot: &Slot<'c>, step: Val<'c>) {
@@ -225,31 +274,38 @@ impl<'c> Stage<'c> for Float<'_, '_, 'c> {
     }
 
     fn copy_tokens(&self, to: Val<'c>, step: Val<'c>) {
-        let (e, kernel) = (self.e, self.kernel);
-        // A row whose chunks are not aligned is copied element by element.
-        let unit = if kernel.reduce.is_multiple_of(SINGLES) { SINGLES } else { 1 };
+        let (e, kernel, bytes) = (self.e, self.kernel, self.input.bytes() as u64);
+        // The most that rows are aligned to; an odd row of 16 bits goes through registers.
+        let fits = |unit: &u64| kernel.reduce.is_multiple_of(*unit) && unit * bytes <= CHUNK as u64;
+        let unit = [8, 4, 2, 1].into_iter().find(fits).expect("one divides every number");
+        let size = (unit * bytes) as u32;
         let units = self.depth() / unit;
         let columns = self.tile.room.next_multiple_of(COLUMNS) as u64;
         let input = kernel.entry.args.operand(kernel.contract.input);
         self.share(columns * units, |i| {
-            let (token, piece) =
-                (e.lshr(i, self.number(units.trailing_zeros() as u64)), e.and(i, self.number(units - 1)));
+            let shift = units.trailing_zeros() as u64;
+            let (token, piece) = (e.lshr(i, self.number(shift)), e.and(i, self.number(units - 1)));
             let within = e.mul(piece, self.number(unit));
             let column = self.column(step, within);
             let wide = e.zext(token, Ty::I64);
             let valid = e.compare(Cmp::Lt, wide, self.tile.rest);
             let valid = self.goes_on(column, unit).map_or(valid, |on| e.and(on, valid));
-            let bytes = 4 * unit as u32;
-            let valid = e.select(valid, e.int32(bytes as i32), self.number(0));
             let row = e.mul(e.add(self.tile.first, wide), e.int(kernel.input_stride() as i64));
-            let from = e.offset(input, e.add(row, e.mul(column, e.int(4))));
-            let chunk = self.token_chunk(token, e.lshr(within, self.number(2)));
-            let byte = e.add(chunk, e.shl(e.and(within, self.number(3)), 2));
-            e.copy_async(e.offset(to, byte), from, bytes, Some(valid));
+            let from = e.offset(input, e.add(row, e.mul(column, e.int(bytes as i64))));
+            let to = e.offset(to, self.token_element(token, within));
+            if size >= 4 {
+                let valid = e.select(valid, e.int32(size as i32), self.number(0));
+                e.copy_async(to, from, size, Some(valid));
+            } else {
+                e.store(to, e.either(valid, || e.load(Ty::I16, 1, from), || e.zero(Ty::I16, 1)));
+            }
         });
     }
 
     fn multiply(&self, panels: [Val<'c>; PER_WARP], tokens: Val<'c>, sums: &mut [Val<'c>]) {
+        if let Some(kind) = self.as_stored() {
+            return self.multiply_as_stored(kind, panels, tokens, sums);
+        }
         let columns = sums.len() / PER_WARP / 4;
         for s in 0..self.depth() / SPAN {
             let a = panels.map(|p| self.panel_parts(p, s));
