@@ -6,6 +6,7 @@
 use llmc_artifact::panel::PanelLayout;
 use llmc_artifact::plan::Storage;
 use llmc_artifact::{Dim, Format, SeqId, Type};
+use llmc_compiler::cost::Role;
 use llmc_compiler::kernel::AxisRef;
 use llmc_compiler::kernel::{
     Body, Contract, Expr, ExprRef, Exprs, KernelAxis, KernelExtent, KernelSpec, Operand, OperandRef, Product,
@@ -118,6 +119,7 @@ fn product(weight: Format, input: Format, rows: u64, reduce: u64) -> Verified<Ke
     };
     let spec = KernelSpec {
         name: "product".into(),
+        role: Role::Prefill,
         axes: vec![
             axis("t", KernelExtent::Rows(SeqId(0))),
             axis("m", KernelExtent::Const(reduce)),

@@ -2,7 +2,7 @@
 
 use crate::source::{Source, Text};
 use crate::{Error, Loaded};
-use llmc_artifact::{Artifact, Checkpoint};
+use llmc_artifact::{Artifact, Checkpoint, Format};
 use llmc_compiler::cost::{self, Machine};
 use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_compiler::rules::{Law, Laws};
@@ -26,6 +26,8 @@ pub struct CompileOptions {
     pub laws: Laws,
     /// What costs are measured by.
     pub machine: Machine,
+    /// How activations of plain weights are stored for their products: f32, f16 or bf16.
+    pub activations: Format,
 }
 
 impl Default for CompileOptions {
@@ -36,6 +38,7 @@ impl Default for CompileOptions {
             models: None,
             laws: Laws::ALL,
             machine: Machine::default(),
+            activations: Format::F32,
         }
     }
 }
@@ -56,12 +59,16 @@ pub fn compile(model: impl AsRef<Path>, options: &CompileOptions) -> Result<Load
         Source::Artifact(_) if options.laws != Laws::ALL => {
             Err(Error::Usage("an artifact is compiled already: rules are disabled when it is built".to_owned()))
         }
+        Source::Artifact(_) if options.activations != Format::F32 => Err(Error::Usage(
+            "an artifact is compiled already: how activations are stored is settled when it is built".to_owned(),
+        )),
         Source::Artifact(artifact) => {
             let checkpoint = options.weights.as_deref().map(llmc_runtime::weights::open).transpose()?;
             Ok(Loaded { artifact, checkpoint })
         }
         Source::Text(text, checkpoint) => {
-            let asked = Options { laws: options.laws, machine: options.machine.clone(), ..Options::default() };
+            let (laws, machine, activations) = (options.laws, options.machine.clone(), options.activations);
+            let asked = Options { laws, machine, activations, ..Options::default() };
             let stages = stages_for(&text, checkpoint.as_deref(), &asked)?;
             let targets = (options.targets.iter())
                 .map(|t| stages.emit(t))

@@ -83,13 +83,16 @@ pub struct Options {
     pub laws: Laws,
     /// How cached reals are stored.
     pub cache: Format,
+    /// How activations of plain weights are stored for their products: f32, f16 or bf16.
+    pub activations: Format,
     /// The machine that every choice is costed by.
     pub machine: Machine,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { laws: Laws::default(), cache: Format::F16, machine: Machine::default() }
+        let (laws, machine) = (Laws::default(), Machine::default());
+        Options { laws, cache: Format::F16, activations: Format::F32, machine }
     }
 }
 
@@ -121,6 +124,7 @@ fn block_stages(model: &Model, id: BlockId, options: &Options) -> Result<BlockSt
         weights: facts::of_weights(model, id),
         picked: is_picked(model, id, block),
         cache: options.cache,
+        activations: options.activations,
         machine: options.machine.clone(),
         role: Role::Prefill,
     };

@@ -1,6 +1,8 @@
 //! Every command's arguments, as clap reads them.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+#[cfg(feature = "compiler")]
+use llmc_artifact::Format;
 use std::path::PathBuf;
 
 /// Compiles model texts to fused kernels and runs them.
@@ -63,6 +65,35 @@ pub struct ModelArgs {
     #[cfg(feature = "compiler")]
     #[arg(long, value_name = "NAME_OR_FILE")]
     pub machine: Option<String>,
+    /// How activations are stored for products with plain weights. With 16 bits a GPU multiplies them in one instruction;
+    /// each is then rounded, on every device alike.
+    #[cfg(feature = "compiler")]
+    #[arg(long, value_enum, default_value_t = Activations::F32)]
+    pub activations: Activations,
+}
+
+/// Storage of activations.
+#[cfg(feature = "compiler")]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// 32 bits: nothing is rounded.
+    F32,
+    /// Binary16: 11 digits, magnitudes from 6e-8 to 65504.
+    F16,
+    /// Bfloat16: 8 digits, every magnitude.
+    Bf16,
+}
+
+#[cfg(feature = "compiler")]
+impl Activations {
+    /// The storage format.
+    pub fn format(self) -> Format {
+        match self {
+            Activations::F32 => Format::F32,
+            Activations::F16 => Format::F16,
+            Activations::Bf16 => Format::BF16,
+        }
+    }
 }
 
 /// Where a model runs.

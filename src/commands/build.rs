@@ -15,6 +15,7 @@ pub fn run(args: &BuildArgs) -> Result<(), Failure> {
         models: args.model.models.clone(),
         laws: laws_without(&args.model.disable_rule)?,
         machine: machine(args.model.machine.as_deref(), &args.target)?,
+        activations: args.model.activations.format(),
     };
     let compiled = compile(&args.model.model, &options)?;
     let kernels = compiled.artifact.targets.first().map_or(0, |t| t.kernels.len());

@@ -41,7 +41,8 @@ fn fused_text(block: &BlockStages) -> String {
 fn show(args: &InspectArgs, text: &Text, checkpoint: Option<&dyn CheckpointFile>) -> Result<String, Error> {
     let laws = laws_without(&args.model.disable_rule)?;
     let machine = machine(args.model.machine.as_deref(), std::slice::from_ref(&args.target))?;
-    let options = Options { laws, machine, ..Options::default() };
+    let activations = args.model.activations.format();
+    let options = Options { laws, machine, activations, ..Options::default() };
     let code = |form| {
         stages_for(text, checkpoint, &options)?.code_text(&args.target, form).map_err(|e| Error::Compile(e.to_string()))
     };

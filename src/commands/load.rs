@@ -18,6 +18,7 @@ pub fn load(args: &ModelArgs, device: &DeviceArgs) -> Result<Loaded, Error> {
         models: args.models.clone(),
         laws: llmc::laws_without(&args.disable_rule)?,
         machine: llmc::machine(args.machine.as_deref(), &[target.to_owned()])?,
+        activations: args.activations.format(),
     };
     verified(llmc::compile(&args.model, &options)?, args)
 }

@@ -179,8 +179,9 @@ impl Made {
 
     fn stage(&self, stage: &str) -> String {
         let weights = weight_facts(&self.model, 0, self.format);
-        let (cache, machine, role) = (Format::F16, Machine::default(), Role::Prefill);
-        let facts = Facts { weights, picked: false, cache, machine, role };
+        let (cache, activations) = (Format::F16, Format::F32);
+        let (machine, role) = (Machine::default(), Role::Prefill);
+        let facts = Facts { weights, picked: false, cache, activations, machine, role };
         let Chosen { prefill, decode, .. } =
             choose(&self.optimised, &facts).unwrap_or_else(|e| panic!("{}: {e}", self.what));
         let decode = decode.unwrap_or_else(|| prefill.clone());

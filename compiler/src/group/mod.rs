@@ -62,6 +62,8 @@ pub struct Facts {
     pub picked: bool,
     /// How cached reals are stored.
     pub cache: Format,
+    /// How activations of plain weights are stored for their products.
+    pub activations: Format,
     /// What costs are measured by.
     pub machine: Machine,
     /// Whose tokens run these kernels.

@@ -351,7 +351,8 @@ impl Former<'_> {
         let (activation, reduce, packed) = (anchor.activation, anchor.reduce.clone(), anchor.format.is_quantised());
         let product = anchor.term;
         own.retain(|c| c.activation == activation && c.reduce == reduce && c.format.is_quantised() == packed);
-        let input = self.input(product, activation, &reduce, if packed { ACTIVATION } else { Format::F32 })?;
+        let format = if packed { ACTIVATION } else { self.facts.activations };
+        let input = self.input(product, activation, &reduce, format)?;
         let mut stats = Vec::new();
         for r in frontier {
             if own.iter().all(|c| c.term != *r) && self.is_stat(*r, &reduce) {

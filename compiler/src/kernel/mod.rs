@@ -22,6 +22,7 @@ pub mod verify;
 pub use abi::Abi;
 pub use verify::{SpecError, Verified, verify};
 
+use crate::cost::Role;
 use llmc_artifact::plan::Storage;
 use llmc_artifact::{Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
 use serde::{Deserialize, Serialize};
@@ -234,7 +235,7 @@ pub struct Contract {
     pub row: AxisRef,
     /// Reduced axes, outermost first, in the order in which the input stores them.
     pub reduce: Vec<AxisRef>,
-    /// The activation: dense `[row, reduce...]`, `F32` or a quantised block format for integer dots.
+    /// The activation: dense `[row, reduce...]`, in `F32`, 16 bits, or a quantised block format for integer dots.
     pub input: OperandRef,
     /// Reductions over `reduce` that use no packed weight, one scalar a row: `sum[m](x * x)`.
     pub stats: Vec<Fold>,
@@ -372,6 +373,8 @@ pub enum Body {
 pub struct KernelSpec {
     /// Unique within the artifact; becomes the symbol.
     pub name: String,
+    /// Whose tokens it computes, where that is of use to a target: see [`KernelSpec::for_role`].
+    pub role: Role,
     /// Its axes.
     pub axes: Vec<KernelAxis>,
     /// Its operands, in the order of a launch's arguments.
@@ -383,6 +386,15 @@ pub struct KernelSpec {
 }
 
 impl KernelSpec {
+    /// The kernel for tokens of a role. Families whose work a target cuts by the number of tokens differ by it; of the others
+    /// one kernel serves both roles. Which form of a kernel runs is thus settled in the plan, never by a launch's length.
+    pub fn for_role(self, role: Role) -> KernelSpec {
+        match self.body {
+            Body::Contract(_) => KernelSpec { role, ..self },
+            Body::Map { .. } | Body::Stream(_) | Body::TopK(_) => KernelSpec { role: Role::Prefill, ..self },
+        }
+    }
+
     /// The length of a row-like or constant axis as a launch dimension; `None` for keys, whose number depends on the row.
     pub fn dim(&self, axis: AxisRef) -> Option<Dim> {
         match self.axes[axis.0 as usize].extent {

@@ -14,7 +14,8 @@ impl Sample {
     pub fn new(name: &str) -> Sample {
         let body = Body::Map { axes: Vec::new(), stores: Vec::new() };
         let (axes, operands) = (Vec::new(), Vec::new());
-        Sample { spec: KernelSpec { name: name.into(), axes, operands, exprs: Exprs::default(), body } }
+        let (name, role) = (name.into(), Role::Prefill);
+        Sample { spec: KernelSpec { name, role, axes, operands, exprs: Exprs::default(), body } }
     }
 
     /// An axis.

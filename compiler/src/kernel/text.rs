@@ -5,6 +5,7 @@ mod expr;
 
 use super::{AxisRef, Body, Contract, Expr, ExprRef, KernelExtent, KernelSpec, OperandRef, ResultRef, Store};
 use super::{Stream, TopK};
+use crate::cost::Role;
 use expr::Printer;
 use llmc_artifact::plan::{PageDim, Storage};
 use std::collections::HashMap;
@@ -19,7 +20,11 @@ impl fmt::Display for KernelSpec {
             Body::Stream(_) => "stream",
             Body::TopK(_) => "topk",
         };
-        writeln!(f, "{family} {} {{", self.name)?;
+        let role = match self.role {
+            Role::Prefill => "",
+            Role::Decode => " for decode",
+        };
+        writeln!(f, "{family} {}{role} {{", self.name)?;
         for (axis, name) in self.axes.iter().zip(&names.axes) {
             writeln!(f, "  axis {name} = {}", extent(axis.extent, &names))?;
         }

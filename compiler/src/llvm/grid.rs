@@ -19,6 +19,11 @@ impl<'c> Emitter<'c> {
         (function, values)
     }
 
+    /// Says how many blocks a multiprocessor is meant to hold at once: what registers may be used up to.
+    pub fn resident_blocks(&self, blocks: u32) {
+        self.function_attribute(self.current(), "nvvm.minctasm", &blocks.to_string());
+    }
+
     /// This thread's index in its block.
     pub fn thread_index(&self) -> Val<'c> {
         self.zext(self.thread_index32(), Ty::I64)

@@ -131,19 +131,24 @@ impl KernelList {
         let mut list = KernelList { specs: Vec::new(), numbers: Vec::new() };
         for block in blocks {
             let first = list.specs.len();
-            list.specs.extend(block.prefill.kernels.iter().map(|k| k.spec.clone()));
+            let all = |b: &LoweredBlock, role| b.kernels.iter().map(move |k| k.spec.clone().for_role(role)).collect();
+            let prefill: Vec<KernelSpec> = all(block.prefill, Role::Prefill);
+            let decode: Vec<KernelSpec> = all(block.of(Role::Decode), Role::Decode);
+            list.specs.extend(prefill);
             let prefill: Vec<u32> = (first as u32..list.specs.len() as u32).collect();
-            let decode = match block.decode {
-                Some(other) => other.kernels.iter().map(|k| list.shared(first, &k.spec)).collect(),
-                None => prefill.clone(),
-            };
+            let decode = decode.into_iter().map(|spec| list.shared(first, spec)).collect();
             list.numbers.push([prefill, decode]);
         }
         list
     }
 
+    /// Whether a role has kernels of its own.
+    fn roles_differ(&self) -> bool {
+        self.numbers.iter().any(|[prefill, decode]| prefill != decode)
+    }
+
     /// The number of an equal kernel of the same block, or a new one.
-    fn shared(&mut self, first: usize, spec: &KernelSpec) -> u32 {
+    fn shared(&mut self, first: usize, mut spec: KernelSpec) -> u32 {
         let nameless = |s: &KernelSpec| {
             let mut s = s.clone();
             s.name.clear();
@@ -151,10 +156,13 @@ impl KernelList {
             s.operands.iter_mut().for_each(|o| o.name.clear());
             s
         };
-        let wanted = nameless(spec);
+        let wanted = nameless(&spec);
         let known = (first..self.specs.len()).find(|n| nameless(&self.specs[*n]) == wanted);
         known.unwrap_or_else(|| {
-            self.specs.push(spec.clone());
+            while self.specs.iter().any(|s| s.name == spec.name) {
+                spec.name.push_str("_next");
+            }
+            self.specs.push(spec);
             self.specs.len() - 1
         }) as u32
     }
@@ -198,8 +206,7 @@ pub fn build(
 ) -> Result<Plan, Unsupported> {
     let mut planner = Planner::new(model, blocks, kernels);
     let prefill = planner.role(Role::Prefill, &recipe)?;
-    let decode =
-        if blocks.iter().any(|b| b.decode.is_some()) { planner.role(Role::Decode, &recipe)? } else { prefill.clone() };
+    let decode = if kernels.roles_differ() { planner.role(Role::Decode, &recipe)? } else { prefill.clone() };
     Ok(planner.finish(prefill, decode, appendable))
 }
 

@@ -17,6 +17,7 @@ use super::{
     AxisRef, Body, Expr, ExprRef, Exprs, KernelAxis, KernelExtent, KernelSpec, Operand, OperandRef, ResultRef, Store,
 };
 use crate::alpha;
+use crate::cost::Role;
 use crate::group::{Form, Fused, Value, Work, plain_format, standard_order};
 use crate::normal::{TermId, Terms};
 use crate::plan::{Binding, BlockWeight, CachedValue, LoweredBlock, LoweredKernel, StoredValue};
@@ -206,7 +207,8 @@ impl Lowering<'_> {
             Work::TopK => kernel.topk(values),
         };
         let Kernel { axes, operands, bindings, exprs, .. } = kernel;
-        LoweredKernel { spec: KernelSpec { name, axes, operands, exprs, body }, operands: bindings }
+        let spec = KernelSpec { name, role: Role::Prefill, axes, operands, exprs, body };
+        LoweredKernel { spec, operands: bindings }
     }
 }
 

@@ -11,6 +11,7 @@
 //! takes for nothing. Absent on purpose: any knowledge of what is folded.
 
 use super::{AxisRef, Body, ExprRef, KernelExtent, OperandRef, ResultRef, Store};
+use crate::cost::Role;
 use crate::kernel::{Dot, Expr, Exprs, KernelAxis, KernelSpec, Operand, Part, Repair, State, Stream, Visit};
 use crate::plan::{Binding, LoweredKernel, StoredValue};
 use llmc_artifact::plan::Storage;
@@ -172,7 +173,7 @@ impl<'a> Copy<'a> {
     fn kernel(self, stream: Stream) -> LoweredKernel {
         let Copy { name, axes, operands, bindings, exprs, .. } = self;
         LoweredKernel {
-            spec: KernelSpec { name, axes, operands, exprs, body: Body::Stream(stream) },
+            spec: KernelSpec { name, role: Role::Prefill, axes, operands, exprs, body: Body::Stream(stream) },
             operands: bindings,
         }
     }

@@ -117,8 +117,8 @@ fn contract_input(c: &Checker, input: crate::kernel::OperandRef, row: AxisRef, c
     let inner = dims.iter().skip(1).try_fold(1u64, |n, d: &Dim| n.checked_mul(d.as_const()?));
     let fits = dims.first().copied() == c.spec.dim(row) && inner == Some(columns);
     ensure(fits, place, || format!("`{}` is not dense [row, {columns} columns]", input.name))?;
-    let known = matches!(input.format, Format::F32 | Format::Act8);
-    ensure(known, place, || format!("`{}` is {}, neither f32 nor act8", input.name, input.format))?;
+    let known = matches!(input.format, Format::F32 | Format::F16 | Format::BF16 | Format::Act8);
+    ensure(known, place, || format!("`{}` is {}, neither f32, f16, bf16 nor act8", input.name, input.format))?;
     Ok(input.format)
 }
 

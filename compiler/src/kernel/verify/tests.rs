@@ -23,7 +23,7 @@ fn broken_specs_are_refused_with_their_place() {
         ("is not in panels", |s, _| s.operands[2].storage = Storage::Panel { rows: 191, reduce: 576 }),
         ("no q4_1 weight is", |s, _| s.operands[2].storage = Storage::Panel { rows: 192, reduce: 577 }),
         ("takes no act8 activation", |s, _| s.operands[2].format = Format::F16),
-        ("neither f32 nor act8", |s, _| s.operands[0].format = Format::F16),
+        ("neither f32, f16, bf16 nor act8", |s, _| s.operands[0].format = Format::I32),
         ("is not dense [row, 576 columns]", |s, _| {
             s.operands[0].storage = Storage::Dense { dims: vec![Dim::Picked(SeqId(0)), Dim::Const(576)] };
         }),

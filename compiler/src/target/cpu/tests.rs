@@ -5,6 +5,7 @@ use crate::kernel::sample::Sample;
 use crate::kernel::verify::Verified;
 use crate::kernel::*;
 use crate::llvm::testing::{Random, check, check_all};
+use llmc_artifact::panel::PanelLayout;
 use llmc_artifact::plan::{PAGE_TOKENS, PageDim, Storage, Table};
 use llmc_artifact::{DType, Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
 use std::collections::BTreeMap;
@@ -65,7 +66,12 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
     let operands = spec.operands.iter().map(|o| {
         let (count, bytes) = match &o.storage {
             Storage::Dense { dims } => (dims.iter().map(|d| length(*d)).product::<u64>(), None),
-            Storage::Panel { rows, reduce } => (rows.next_multiple_of(16) * reduce, None),
+            Storage::Panel { rows, reduce } => {
+                let layout = PanelLayout::new(o.format, *rows, *reduce).expect("whole blocks");
+                let mut packed = vec![0; layout.bytes()];
+                layout.pack(&random.elements(o.format, (rows * reduce) as usize), &mut packed);
+                return packed;
+            }
             Storage::Paged { .. } => (0, o.storage.bytes(o.format, length).map(|b| b * pages)),
             Storage::Workspace { .. } => (0, o.storage.bytes(o.format, length)),
         };
@@ -80,7 +86,7 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
 }
 
 /// Values of a plain f32 or I32 operand replaced.
-pub(super) fn fill(memory: &mut Memory, operand: OperandRef, format: Format, value: impl Fn(usize) -> f64) {
+pub fn fill(memory: &mut Memory, operand: OperandRef, format: Format, value: impl Fn(usize) -> f64) {
     for (i, b) in memory.operands[operand.0 as usize].chunks_exact_mut(4).enumerate() {
         let bytes = match format.plain() {
             Some(DType::I32) => (value(i) as i32).to_le_bytes(),

@@ -1,6 +1,5 @@
 //! How a CUDA kernel receives its arguments: see [`llmc_artifact::plan::KernelInfo`].
 
-use super::tuning::THREADS;
 use crate::kernel::KernelSpec;
 use crate::kernel::abi::Abi;
 use crate::llvm::{Args, Cmp, Emitter, Lane, Param, Scope, Ty, Val};
@@ -20,10 +19,14 @@ pub struct Entry<'a, 'c> {
     pub args: &'a Args<'c>,
     /// The work item of this block.
     pub item: Val<'c>,
-    /// This thread, below [`THREADS`].
+    /// Threads of a block.
+    pub threads: u32,
+    /// This thread, below `threads`.
     pub thread: Val<'c>,
     shared: Val<'c>,
     used: Cell<u64>,
+    /// The most that was used at once.
+    most: Cell<u64>,
 }
 
 /// How a family cut its work.
@@ -32,28 +35,36 @@ pub struct Work {
     pub items: Vec<Dim>,
     /// Bytes of dynamic shared memory of each block.
     pub scratch: u64,
+    /// Threads of a block.
+    pub threads: u32,
 }
 
 /// Opens a kernel's function, lets `family` fill it and closes it. The family gives its items; shared memory is what
 /// it asked for.
-pub fn kernel<'c>(emitter: &Emitter<'c>, spec: &KernelSpec, family: impl FnOnce(&Entry<'_, 'c>) -> Vec<Dim>) -> Work {
+pub fn kernel<'c>(
+    emitter: &Emitter<'c>,
+    spec: &KernelSpec,
+    threads: u32,
+    family: impl FnOnce(&Entry<'_, 'c>) -> Vec<Dim>,
+) -> Work {
     let e = emitter;
     let abi = Abi::of(spec);
     let pointers = spec.operands.len() + abi.tables.len();
     let params: Vec<Param> = std::iter::repeat_n(Param::Pointer(GLOBAL), pointers)
         .chain(std::iter::repeat_n(Param::Int, abi.dims.len()))
         .collect();
-    let (_, values) = e.begin_grid_kernel(&spec.name, &params, THREADS);
+    let (_, values) = e.begin_grid_kernel(&spec.name, &params, threads);
     let operands = values[..spec.operands.len()].to_vec();
     let tables = abi.tables.iter().map(|t| (*t, values[abi.table(*t)])).collect();
     let dims = abi.dims.iter().map(|d| (*d, values[pointers + abi.dim(*d)])).collect();
     let args = Args { operands, tables, dims };
     let (item, thread, shared) = (e.block_index(), e.thread_index(), e.shared_memory());
-    let entry = Entry { emitter, spec, args: &args, item, thread, shared, used: Cell::new(0) };
+    let (used, most) = (Cell::new(0), Cell::new(0));
+    let entry = Entry { emitter, spec, args: &args, item, threads, thread, shared, used, most };
     let items = family(&entry);
-    let scratch = entry.used.get();
+    let scratch = entry.most.get();
     e.end_function();
-    Work { items: if items.is_empty() { vec![Dim::Const(1)] } else { items }, scratch }
+    Work { items: if items.is_empty() { vec![Dim::Const(1)] } else { items }, scratch, threads }
 }
 
 impl<'a, 'c> Entry<'a, 'c> {
@@ -79,13 +90,22 @@ impl<'a, 'c> Entry<'a, 'c> {
     /// An array that the block's threads share.
     pub fn shared(&self, ty: Ty, count: u64) -> Val<'c> {
         let at = self.used.get();
-        self.used.set((at + ty.bytes() * count).next_multiple_of(16));
+        let end = (at + ty.bytes() * count).next_multiple_of(16);
+        self.used.set(end);
+        self.most.set(self.most.get().max(end));
         self.emitter.offset(self.shared, self.emitter.int(at as i64))
+    }
+
+    /// Emits code whose shared arrays are free again after it; what uses them next comes after a barrier.
+    pub fn alone(&self, code: impl FnOnce()) {
+        let at = self.used.get();
+        code();
+        self.used.set(at);
     }
 
     /// Runs `body` for `0..count`, dealt out to the block's threads.
     pub fn for_each(&self, count: Val<'c>, body: impl FnOnce(Val<'c>)) {
-        self.emitter.repeat(self.thread, count, THREADS as i64, body);
+        self.emitter.repeat(self.thread, count, self.threads as i64, body);
     }
 
     /// Folds one value of every thread, in an order that is always the same; every thread gets the result. `array`
@@ -100,7 +120,7 @@ impl<'a, 'c> Entry<'a, 'c> {
         let mine = e.element(array, ty, self.thread);
         e.store(mine, value);
         e.barrier();
-        let mut half = THREADS as i64 / 2;
+        let mut half = self.threads as i64 / 2;
         while half > 0 {
             e.when(e.compare(Cmp::Lt, self.thread, e.int(half)), || {
                 let other = e.element(array, ty, e.add(self.thread, e.int(half)));

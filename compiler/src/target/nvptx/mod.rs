@@ -9,13 +9,14 @@ mod topk;
 pub mod tuning;
 
 use super::{Target, TargetError, Text};
+use crate::cost::Role;
 use crate::kernel::abi::Abi;
 use crate::kernel::verify::Verified;
 use crate::kernel::{Body, KernelSpec};
 use crate::llvm::{Emitter, Isa, Machine, Stage};
 use inkwell::context::Context;
 use llmc_artifact::plan::{KernelInfo, TargetCode};
-use tuning::{LEVELS, Level, THREADS};
+use tuning::{FEW_THREADS, LEVELS, Level, THREADS};
 
 /// A GPU target: `sm_80`, `sm_90a`.
 pub struct Nvptx {
@@ -53,14 +54,23 @@ impl Nvptx {
     }
 }
 
+/// Threads of a kernel's blocks.
+fn threads(spec: &KernelSpec) -> u32 {
+    match (&spec.body, spec.role) {
+        (Body::Contract(_), Role::Decode) => FEW_THREADS,
+        (Body::Contract(_), Role::Prefill) => THREADS,
+        (Body::Map { .. } | Body::Stream(_) | Body::TopK(_), _) => THREADS,
+    }
+}
+
 fn kernel(emitter: &Emitter, spec: &KernelSpec, few: bool) -> KernelInfo {
-    let work = abi::kernel(emitter, spec, |entry| match &spec.body {
+    let work = abi::kernel(emitter, spec, threads(spec), |entry| match &spec.body {
         Body::Map { axes, stores } => map::emit(entry, axes, stores),
         Body::Contract(c) => contract::emit(entry, c),
         Body::Stream(s) => stream::emit(entry, s, few),
         Body::TopK(t) => topk::emit(entry, t),
     });
-    Abi::of(spec).info(spec, work.items, work.scratch, THREADS)
+    Abi::of(spec).info(spec, work.items, work.scratch, work.threads)
 }
 
 impl Target for Nvptx {

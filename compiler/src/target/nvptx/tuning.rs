@@ -3,8 +3,38 @@
 /// Threads of a block, a power of two.
 pub const THREADS: u32 = 128;
 
-/// Output rows that a block of a contraction computes, or a little more.
-pub const GROUP_ROWS: u64 = 64;
+/// Threads of a block of a contraction for generated tokens: its warps share the reduced axis.
+pub const FEW_THREADS: u32 = 256;
+
+/// Sums of one token that a block of a contraction makes, for prompts: eight panels.
+pub const MANY_ROWS: u64 = 128;
+
+/// Tokens of a tile of a contraction, for prompts.
+pub const MANY_TOKENS: u32 = 64;
+
+/// Blocks of a contraction for prompts that share a multiprocessor: as many as shared memory has room for.
+pub const RESIDENT: u32 = 2;
+
+/// Stages of the pipeline from global to shared memory.
+pub const STAGES: u64 = 3;
+
+/// Blocks for each group of output rows, that walk over the tiles of tokens together.
+pub const WALKERS: u64 = 16;
+
+/// Sums of one token that a block makes, for generated tokens: one panel, so that many blocks read at once.
+pub const FEW_ROWS: u64 = 16;
+
+/// Tokens whose sums fit into registers beside the weights that they share.
+pub const FEW_TOKENS: u32 = 8;
+
+/// Panels whose parts of sums lie in shared memory at once.
+pub const FEW_PANELS: u64 = 4;
+
+/// Loads that a lane has on their way for a single token.
+pub const FEW_AHEAD: i64 = 4;
+
+/// Bytes of shared memory for the sums of a tile.
+pub const SUMS_BYTES: u64 = 1 << 16;
 
 /// Elements of an inner product's invariant factor that are computed once per block and shared.
 pub const KEPT_FACTOR: u64 = 2048;

@@ -175,9 +175,9 @@ impl<'a, 'c> Kernel<'a, 'c> {
     /// The sums of some rows of a product with each token's activation.
     fn product(&self, product: usize, part: Part<'c>, rows: &[Val<'c>], sums: Option<Val<'c>>) -> Vec<Val<'c>> {
         let (_, format) = self.weight(product);
-        match (format.is_quantised(), self.input_format()) {
-            (true, Format::F32) => self.decoded_product(format, part, rows),
-            (true, _) => self.integer_product(format, part, rows, sums),
+        match (format.is_quantised(), self.input_format().is_quantised()) {
+            (true, false) => self.decoded_product(format, part, rows),
+            (true, true) => self.integer_product(format, part, rows, sums),
             (false, _) => self.plain_product(format, part, rows),
         }
     }
@@ -247,4 +247,4 @@ impl<'c> Results<'c> for Sums<'_, '_, 'c> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::target) mod tests;

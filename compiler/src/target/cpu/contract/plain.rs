@@ -18,7 +18,7 @@ impl<'c> Kernel<'_, 'c> {
             let w = e.load(Emitter::stored_type(dtype), part.lanes, column.group(e, 0, dtype.bytes() as u64));
             let w = e.widen_stored(dtype, w);
             for (token, row) in rows.iter().enumerate() {
-                let x = e.load(Ty::F32, 1, e.element(*row, Ty::F32, m));
+                let x = self.input_element(*row, m);
                 let sum = &mut sums[token * chains as usize + chain as usize];
                 *sum = e.fma(w, e.splat(x, part.lanes), *sum);
             }
@@ -51,7 +51,7 @@ impl<'c> Kernel<'_, 'c> {
                     let w = quants.offset.map_or(scaled, |m| e.add(scaled, m));
                     let m = e.add(first, e.int((at + i) as i64));
                     for (token, row) in rows.iter().enumerate() {
-                        let x = e.load(Ty::F32, 1, e.element(*row, Ty::F32, m));
+                        let x = self.input_element(*row, m);
                         let sum = &mut sums[token * chains + (at + i) as usize % chains];
                         *sum = e.fma(w, e.splat(x, part.lanes), *sum);
                     }
@@ -60,6 +60,14 @@ impl<'c> Kernel<'_, 'c> {
             sums
         });
         self.join_chains(sums)
+    }
+
+    /// An element of a token's plain activation.
+    fn input_element(&self, row: Val<'c>, m: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let dtype = self.input_format().plain().expect("emission: a plain product with blocks");
+        let ty = Emitter::stored_type(dtype);
+        e.widen_stored(dtype, e.load(ty, 1, e.element(row, ty, m)))
     }
 
     fn join_chains(&self, sums: Vec<Val<'c>>) -> Vec<Val<'c>> {

@@ -8,12 +8,12 @@ use crate::target::cpu::tests::{fill, memory};
 use llmc_artifact::plan::Storage;
 use llmc_artifact::{Dim, Format, ReduceOp, ScalarOp, SeqId};
 
-const ROWS: Dim = Dim::Rows(SeqId(0));
-const QUANTISED: [Format; 5] = [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0];
-const PLAIN: [Format; 3] = [Format::F32, Format::F16, Format::BF16];
+pub const ROWS: Dim = Dim::Rows(SeqId(0));
+pub const QUANTISED: [Format; 5] = [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0];
+pub const PLAIN: [Format; 3] = [Format::F32, Format::F16, Format::BF16];
 
 /// `y[t, n] = sum[m](w * x) + residual[t, n]`
-fn product(weight: Format, input: Format, rows: u64, reduce: u64) -> Verified<KernelSpec> {
+pub fn product(weight: Format, input: Format, rows: u64, reduce: u64) -> Verified<KernelSpec> {
     let mut s = Sample::new(&format!("product_{weight}_{input}_{rows}"));
     let (t, m, n) = (s.axis("t", KernelExtent::Rows(SeqId(0))), s.length("m", reduce), s.length("n", rows));
     let x = s.read("x", input, &[ROWS, Dim::Const(reduce)]);
@@ -38,7 +38,7 @@ fn product(weight: Format, input: Format, rows: u64, reduce: u64) -> Verified<Ke
 }
 
 /// The memory of the first rows' tokens only, one sequence.
-fn token(spec: &KernelSpec, all: &Memory, rows: u64, t: u64) -> Memory {
+pub fn token(spec: &KernelSpec, all: &Memory, rows: u64, t: u64) -> Memory {
     let mut one = all.clone();
     for (o, bytes) in spec.operands.iter().zip(&mut one.operands) {
         if let Storage::Dense { dims } = &o.storage
@@ -62,8 +62,10 @@ fn every_format_multiplies_at_odd_sizes() {
     let integer = QUANTISED.map(|w| (w, Format::Act8));
     let decoded = QUANTISED.map(|w| (w, Format::F32));
     let plain = PLAIN.map(|w| (w, Format::F32));
+    let halves = [(Format::F16, Format::F16), (Format::BF16, Format::F16), (Format::F32, Format::BF16)];
+    let stored = halves.into_iter().chain([(Format::Q4_1, Format::F16)]);
     let mut cases = Vec::new();
-    for (weight, input) in integer.into_iter().chain(decoded).chain(plain) {
+    for (weight, input) in integer.into_iter().chain(decoded).chain(plain).chain(stored) {
         // Rows, columns, tokens: one panel and several, chains and tiles that do not come out even.
         let sizes = if weight.is_quantised() { [(1, 32, 1), (51, 96, 9)] } else { [(17, 7, 1), (48, 66, 7)] };
         for (rows, reduce, tokens) in sizes {
@@ -138,74 +140,82 @@ fn rotations_statistics_and_caches_share_a_kernel() {
     }
 }
 
-/// `h[t, n] = gate / (1 + exp(-gate)) * up`, quantised on the way out.
+/// `h[t, n] = gate / (1 + exp(-gate)) * up`, quantised on the way out, and once more in 16 bits.
+pub fn gated(weight: Format, input: Format, rows: u64, reduce: u64) -> Verified<KernelSpec> {
+    let mut s = Sample::new("gate");
+    let (t, m, n) = (s.axis("t", KernelExtent::Rows(SeqId(0))), s.length("m", reduce), s.length("n", rows));
+    let x = s.read("x", input, &[ROWS, Dim::Const(reduce)]);
+    let (gate, up) = (s.panel("gate", weight, rows, reduce), s.panel("up", weight, rows, reduce));
+    let h = s.write("h", Format::Act8, &[ROWS, Dim::Const(rows)]);
+    let plain = s.write("plain", Format::F16, &[ROWS, Dim::Const(rows)]);
+    let index = vec![s.at(t), s.at(n)];
+    let (g, u, one) = (s.result(0), s.result(1), s.real(1.0));
+    let negative = s.map(ScalarOp::Neg, &[g]);
+    let power = s.map(ScalarOp::Exp, &[negative]);
+    let below = s.map(ScalarOp::Add, &[one, power]);
+    let silu = s.map(ScalarOp::Div, &[g, below]);
+    let value = s.map(ScalarOp::Mul, &[silu, u]);
+    let store = |operand| Store { operand, index: index.clone(), value };
+    s.finish(Body::Contract(Contract {
+        row: t,
+        reduce: vec![m],
+        input: x,
+        stats: vec![],
+        products: vec![Product { weight: gate, axes: vec![n] }, Product { weight: up, axes: vec![n] }],
+        segments: vec![Segment {
+            axes: vec![n],
+            products: vec![ResultRef(0), ResultRef(1)],
+            stores: vec![store(h), store(plain)],
+        }],
+    }))
+}
+
 #[test]
 fn gated_products_are_stored_as_blocks() {
     for (weight, input, rows) in [(Format::Q4_1, Format::Act8, 160), (Format::F32, Format::F32, 32)] {
-        let mut s = Sample::new("gate");
-        let (t, m, n) = (s.axis("t", KernelExtent::Rows(SeqId(0))), s.length("m", 64), s.length("n", rows));
-        let x = s.read("x", input, &[ROWS, Dim::Const(64)]);
-        let (gate, up) = (s.panel("gate", weight, rows, 64), s.panel("up", weight, rows, 64));
-        let h = s.write("h", Format::Act8, &[ROWS, Dim::Const(rows)]);
-        let plain = s.write("plain", Format::F16, &[ROWS, Dim::Const(rows)]);
-        let index = vec![s.at(t), s.at(n)];
-        let (g, u, one) = (s.result(0), s.result(1), s.real(1.0));
-        let negative = s.map(ScalarOp::Neg, &[g]);
-        let power = s.map(ScalarOp::Exp, &[negative]);
-        let below = s.map(ScalarOp::Add, &[one, power]);
-        let silu = s.map(ScalarOp::Div, &[g, below]);
-        let value = s.map(ScalarOp::Mul, &[silu, u]);
-        let store = |operand| Store { operand, index: index.clone(), value };
-        let spec = s.finish(Body::Contract(Contract {
-            row: t,
-            reduce: vec![m],
-            input: x,
-            stats: vec![],
-            products: vec![Product { weight: gate, axes: vec![n] }, Product { weight: up, axes: vec![n] }],
-            segments: vec![Segment {
-                axes: vec![n],
-                products: vec![ResultRef(0), ResultRef(1)],
-                stores: vec![store(h), store(plain)],
-            }],
-        }));
+        let spec = gated(weight, input, rows, 64);
         check(&spec, &memory(&spec, 3, &[(5, 5)]), 2e-5);
     }
 }
 
 /// Statistics of every kind over two reduced axes, a segment that is one row, and one without products.
+pub fn statistics(inner: u64) -> Verified<KernelSpec> {
+    let mut s = Sample::new("statistics");
+    let (t, k, e) = (s.axis("t", KernelExtent::Rows(SeqId(0))), s.length("k", 3), s.length("e", inner));
+    let dims = [ROWS, Dim::Const(3), Dim::Const(inner)];
+    let (x, w) = (s.read("x", Format::F32, &dims), s.panel("w", Format::F32, 1, 3 * inner));
+    let out = s.write("out", Format::F32, &[ROWS, Dim::Const(4)]);
+    let (it, ik, ie) = (s.at(t), s.at(k), s.at(e));
+    let body = s.load(x, &[it, ik, ie]);
+    let square = s.map(ScalarOp::Mul, &[body, body]);
+    let stat = |op, body| Fold { op, body };
+    let stats = vec![stat(ReduceOp::Sum, square), stat(ReduceOp::Max, body), stat(ReduceOp::Min, body)];
+    let stores = |s: &mut Sample, results: std::ops::Range<u16>| -> Vec<Store> {
+        let mut all = Vec::new();
+        for r in results {
+            let (column, value) = (s.int(r as i64), s.result(r));
+            all.push(Store { operand: out, index: vec![it, column], value });
+        }
+        all
+    };
+    let segments = vec![
+        Segment { axes: vec![], products: vec![], stores: stores(&mut s, 0..3) },
+        Segment { axes: vec![], products: vec![ResultRef(3)], stores: stores(&mut s, 3..4) },
+    ];
+    s.finish(Body::Contract(Contract {
+        row: t,
+        reduce: vec![k, e],
+        input: x,
+        stats,
+        products: vec![Product { weight: w, axes: vec![] }],
+        segments,
+    }))
+}
+
 #[test]
 fn statistics_fold_over_all_reduced_axes() {
     for inner in [3, 16, 70, 129] {
-        let mut s = Sample::new("statistics");
-        let (t, k, e) = (s.axis("t", KernelExtent::Rows(SeqId(0))), s.length("k", 3), s.length("e", inner));
-        let dims = [ROWS, Dim::Const(3), Dim::Const(inner)];
-        let (x, w) = (s.read("x", Format::F32, &dims), s.panel("w", Format::F32, 1, 3 * inner));
-        let out = s.write("out", Format::F32, &[ROWS, Dim::Const(4)]);
-        let (it, ik, ie) = (s.at(t), s.at(k), s.at(e));
-        let body = s.load(x, &[it, ik, ie]);
-        let square = s.map(ScalarOp::Mul, &[body, body]);
-        let stat = |op, body| Fold { op, body };
-        let stats = vec![stat(ReduceOp::Sum, square), stat(ReduceOp::Max, body), stat(ReduceOp::Min, body)];
-        let stores = |s: &mut Sample, results: std::ops::Range<u16>| -> Vec<Store> {
-            let mut all = Vec::new();
-            for r in results {
-                let (column, value) = (s.int(r as i64), s.result(r));
-                all.push(Store { operand: out, index: vec![it, column], value });
-            }
-            all
-        };
-        let segments = vec![
-            Segment { axes: vec![], products: vec![], stores: stores(&mut s, 0..3) },
-            Segment { axes: vec![], products: vec![ResultRef(3)], stores: stores(&mut s, 3..4) },
-        ];
-        let spec = s.finish(Body::Contract(Contract {
-            row: t,
-            reduce: vec![k, e],
-            input: x,
-            stats,
-            products: vec![Product { weight: w, axes: vec![] }],
-            segments,
-        }));
+        let spec = statistics(inner);
         check(&spec, &memory(&spec, inner, &[(6, 6)]), 1e-5);
     }
 }
