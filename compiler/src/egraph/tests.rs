@@ -44,6 +44,17 @@ proptest! {
 
 }
 
+/// Blocks that have been near the limit, in every size.
+#[test]
+fn known_blocks_saturate_in_few_nodes() {
+    for size in 3..20 {
+        for quantised in [false, true] {
+            let s = optimized(&block(7_442_120_008_652_020_447, size), quantised).saturation;
+            assert!(s.saturated && s.nodes < 500, "{size}, {quantised}: {} nodes", s.nodes);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -294,6 +305,65 @@ fn masks_and_large_scores_stay_in_range() {
         agree(&naive(&d, 11)[0], &got, 1e-9).unwrap();
         assert!(got.iter().all(|v| v.real().is_finite()));
         assert_eq!(got[..3].iter().all(|v| v.real() == 0.0), !seen);
+    }
+}
+
+/// A softmax and its logarithm without a shift are in range, whatever the scores: what they are is what the shifted ones
+/// are, which the text here has.
+#[test]
+fn unshifted_powers_stay_in_range() {
+    for (scale, seen, masked) in
+        [(1.0, true, 0), (1e4, true, 0), (-1e4, true, 1), (1e4, false, 0), (1e4, false, 1), (1e-310, true, 2)]
+    {
+        let spell = |shifted: bool| {
+            let mut d = Draft::new();
+            let (t, s, e) = (d.seq("t"), d.view("s"), d.axis("e", 3));
+            let (a, u) = (d.param("a", &[t], Type::Real), d.param("u", &[t, e], Type::Real));
+            let (c, there) = (d.real(scale), d.rename(a, t, s));
+            let p = d.mul(a, there);
+            let score = d.mul(c, p);
+            let (i, j) = (d.iota(s), d.iota(t));
+            let mask = d.map(if seen { ScalarOp::Le } else { ScalarOp::Lt }, &[i, j]);
+            let (dead, zero) = (d.real(f64::NEG_INFINITY), d.real(0.0));
+            let dead_score = d.map(ScalarOp::Where, &[mask, score, dead]);
+            let (z, total) = match (shifted, masked) {
+                (true, _) => d.softmax_parts(s, dead_score),
+                (false, 1) => {
+                    let power = d.map(ScalarOp::Exp, &[score]);
+                    let z = d.map(ScalarOp::Where, &[mask, power, zero]);
+                    (z, d.sum(&[s], z))
+                }
+                (false, _) => {
+                    let z = d.map(ScalarOp::Exp, &[dead_score]);
+                    (z, d.sum(&[s], z))
+                }
+            };
+            let value = d.rename(u, t, s);
+            let y = match masked {
+                0 => {
+                    let weight = d.div(z, total);
+                    let p = d.mul(weight, value);
+                    d.sum(&[s], p)
+                }
+                _ => {
+                    let p = d.mul(value, z);
+                    let p = d.sum(&[s], p);
+                    d.div(p, total)
+                }
+            };
+            d.result("y", y);
+            if !shifted && seen {
+                let log = d.map(ScalarOp::Log, &[total]);
+                d.result("log", log);
+            }
+            d
+        };
+        let o = optimized(&spell(false), false);
+        let ids: Vec<_> = o.roots.iter().map(|r| r.1).collect();
+        let got = values(&o.terms, &ids, 11);
+        agree(&naive(&spell(true), 11)[0], &got[0], 1e-9).unwrap();
+        assert!(got.iter().flatten().all(|v| v.real().is_finite()), "{scale} {seen} {masked}: {got:?}");
+        assert_eq!(got[0][..3].iter().all(|v| v.real() == 0.0), !seen);
     }
 }
 
