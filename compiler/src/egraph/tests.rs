@@ -1,5 +1,6 @@
 use super::cost::Prices;
 use super::extract::{Choice, cheapest, order};
+use super::node::{Head, Node};
 use super::rebuild::{People, rebuild};
 use super::{BlockFacts, Optimized, optimize};
 use crate::normal::text::{expression, reachable};
@@ -13,6 +14,7 @@ use llmc_artifact::{ScalarOp, Type};
 use llmc_frontend::graph::Block;
 use llmc_frontend::{Described, MODELS, compile_text, select_model};
 use proptest::prelude::*;
+use std::collections::HashSet;
 
 fn optimized(d: &Draft, quantised: bool) -> Optimized {
     optimized_by(d, quantised, Laws::ALL)
@@ -80,6 +82,55 @@ fn shuffled(o: &Optimized, base: &Choice, random: &mut Choices) -> Choice {
         }
     }
     choice
+}
+
+/// Whether a choice has a circle below a class, by walking every path.
+fn has_circle(o: &Optimized, choice: &Choice, class: Id, path: &mut Vec<Id>, known: &mut HashSet<Id>) -> bool {
+    let class = o.egraph.find(class);
+    if path.contains(&class) {
+        return true;
+    }
+    if known.contains(&class) {
+        return false;
+    }
+    path.push(class);
+    let found = choice[&class].children.iter().any(|x| has_circle(o, choice, *x, path, known));
+    path.pop();
+    known.insert(class);
+    found
+}
+
+/// Choices made blindly have circles here and there: those have no order, all others have one with operands first.
+#[test]
+fn choices_with_circles_are_told_apart() {
+    let (mut circles, mut orders) = (0usize, 0usize);
+    for seed in 0..40 {
+        let o = optimized(&block(seed, 16), false);
+        let mut random = Choices(seed);
+        for _ in 0..20 {
+            let pick = |nodes: &[Node], random: &mut Choices| nodes[random.below(nodes.len())].clone();
+            let choice: Choice = o.egraph.classes().map(|c| (c.id, pick(&c.nodes, &mut random))).collect();
+            let circle = o.classes.iter().any(|c| has_circle(&o, &choice, *c, &mut vec![], &mut HashSet::new()));
+            let order = order(&o.egraph, &choice, &o.classes);
+            assert_eq!(order.is_none(), circle, "seed {seed}");
+            for (n, class) in order.iter().flatten().enumerate() {
+                let before = &order.as_ref().expect("it is walked")[..n];
+                assert!(choice[class].children.iter().all(|x| before.contains(&o.egraph.find(*x))));
+            }
+            let Some(order_of) = order else { continue };
+            orders += 1;
+            // A circle by hand: what is made first is said to be made of what is made last.
+            let (first, last) = (order_of[0], *order_of.last().expect("a root"));
+            if first != last {
+                let mut bent = choice;
+                bent.insert(first, Node { head: Head::Product, children: vec![last, last] });
+                let circle = has_circle(&o, &bent, last, &mut vec![], &mut HashSet::new());
+                assert_eq!(super::extract::order(&o.egraph, &bent, &[last]).is_none(), circle, "seed {seed}");
+                circles += usize::from(circle);
+            }
+        }
+    }
+    assert!(circles > 100 && orders > 100, "{circles} circles, {orders} orders");
 }
 
 /// Compares `most` of the classes, drawn at random.
