@@ -6,6 +6,7 @@
 pub mod check;
 mod decide;
 pub mod denote;
+mod powers;
 mod rewrite;
 #[cfg(test)]
 mod tests;

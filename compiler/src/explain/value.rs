@@ -10,6 +10,7 @@ use crate::normal::text::expression;
 use crate::normal::{Term, TermId, Terms};
 use crate::pipeline::{BlockStages, Stages};
 use crate::rules::{Law, Laws, Stage};
+use llmc_artifact::Format;
 use llmc_frontend::diag::{FileId, SourceMap, Span, render_place};
 use llmc_frontend::graph::Place;
 use serde::Serialize;
@@ -179,6 +180,15 @@ fn price(of: String, cost: Cost) -> Price {
     Price { of, bytes, operations, launches, seconds }
 }
 
+/// The formats in blocks that a value's products are taken of, each once.
+fn packed(value: &Value) -> impl Iterator<Item = Format> {
+    let products = match &value.work {
+        Work::Contract(c) => c.products.as_slice(),
+        Work::Map | Work::TopK | Work::Stream(_) => &[],
+    };
+    products.iter().map(|p| p.format).filter(|f| f.is_quantised()).collect::<BTreeSet<_>>().into_iter()
+}
+
 /// Everything about one stored value of a block.
 pub fn explain(block: &BlockStages, number: u32, proofs: &Proofs, sources: &SourceMap) -> Explained {
     let fused = &block.fused;
@@ -206,6 +216,17 @@ pub fn explain(block: &BlockStages, number: u32, proofs: &Proofs, sources: &Sour
                 });
             }
         }
+    }
+    for format in packed(value) {
+        let blocks = crate::blocks::product(format, Format::Act8);
+        steps.push(Step {
+            stage: "lower",
+            law: Law::Blocks.name(),
+            equation: Law::Blocks.equation(),
+            before: expression(&blocks.terms, blocks.before),
+            after: format!("{}, for each block of {format}", expression(&blocks.terms, blocks.after)),
+            place: None,
+        });
     }
     Explained {
         block: block.name.clone(),
@@ -375,6 +396,7 @@ pub fn overview(block: &BlockStages) -> String {
     let fired = |l: &&Law| match l.stage() {
         Stage::Normalise => o.normal.0.trace.fired(**l) > 0,
         Stage::Saturate => o.saturation.trace.fired(**l) > 0,
+        Stage::Lower => fused.values.iter().any(|v| packed(v).next().is_some()),
     };
     let laws: Vec<_> = Law::ALL.iter().filter(fired).map(|l| l.name()).collect();
     let _ = writeln!(out, "  laws: {}", laws.join(", "));

@@ -47,7 +47,90 @@ pub fn block(seed: u64, size: usize) -> Draft {
     d.result("out", last);
     let other = pool[c.below(pool.len())];
     d.result("other", other);
+    // Shapes that draws of single operations come to too seldom, in two of three blocks.
+    let rare = match seed % 3 {
+        0 => Some(powers(&mut d, &mut c, &pool, (t, s), &consts)),
+        1 => Some(table(&mut d, &mut c, &pool, (t, s), &consts)),
+        _ => None,
+    };
+    if let Some(rare) = rare {
+        d.result("rare", rare);
+    }
     d
+}
+
+/// Powers over their own sum, or its logarithm: masked or not, of a token's own values or of what other tokens have,
+/// divided before or after what they are multiplied with.
+fn powers(d: &mut Draft, c: &mut Choices, pool: &[N], (t, s): (AxisId, AxisId), consts: &[AxisId]) -> N {
+    let x = pool[c.below(3)];
+    let x = d.map(ScalarOp::Tanh, &[x]);
+    let (x, over) = match c.below(3) {
+        0 => (d.rename(x, t, s), s),
+        1 => {
+            let other = d.rename(x, t, s);
+            (d.mul(x, other), s)
+        }
+        _ => (x, consts.iter().copied().find(|a| d.free(x).contains(*a)).expect("the first params have one")),
+    };
+    let op = c.of(&[ScalarOp::Exp, ScalarOp::Exp2]);
+    let (i, j, zero) = (d.iota(over), d.iota(c.of(consts)), d.real(0.0));
+    let mask = d.map(ScalarOp::Le, &[i, j]);
+    let z = match c.below(3) {
+        0 => {
+            let dead = d.real(f64::NEG_INFINITY);
+            let masked = d.map(ScalarOp::Where, &[mask, x, dead]);
+            d.map(op, &[masked])
+        }
+        1 => {
+            let power = d.map(op, &[x]);
+            d.map(ScalarOp::Where, &[mask, power, zero])
+        }
+        _ => d.map(op, &[x]),
+    };
+    let total = d.sum(&[over], z);
+    let by = d.iota(over);
+    let by = d.map(ScalarOp::ToReal, &[by]);
+    match c.below(4) {
+        0 => d.map(c.of(&[ScalarOp::Log, ScalarOp::Log2]), &[total]),
+        1 => d.div(z, total),
+        2 => {
+            let weight = d.div(z, total);
+            let product = d.mul(weight, by);
+            d.sum(&[over], product)
+        }
+        _ => {
+            let product = d.mul(by, z);
+            let sum = d.sum(&[over], product);
+            let both = d.add2(sum, total);
+            d.div(both, total)
+        }
+    }
+}
+
+/// A sum over other tokens of a row of a table for each distance, times something.
+fn table(d: &mut Draft, c: &mut Choices, pool: &[N], (t, s): (AxisId, AxisId), consts: &[AxisId]) -> N {
+    let (a, e) = (consts[0], consts[2]);
+    let (wide, x) = (pool[6], pool[c.below(3)]);
+    let (i, j, low, high) = (d.iota(s), d.iota(t), d.int(0), d.int(1));
+    let gap = d.sub(i, j);
+    let above = d.map(ScalarOp::Max, &[gap, low]);
+    let row = d.map(ScalarOp::Min, &[above, high]);
+    let rows = d.index(wide, a, row);
+    let met = match c.below(3) {
+        0 => d.rename(x, t, s),
+        1 => {
+            let (here, there) = (x, d.rename(x, t, s));
+            d.mul(here, there)
+        }
+        _ => {
+            let most = d.reduce(ReduceOp::Max, &[e], rows);
+            let there = d.rename(x, t, s);
+            d.mul(most, there)
+        }
+    };
+    let product = d.mul(met, rows);
+    let sum = d.sum(&[s], product);
+    if c.below(2) == 0 { sum } else { d.mul(sum, x) }
 }
 
 fn operation(
