@@ -23,3 +23,4 @@ pub mod target;
 #[cfg(test)]
 #[allow(missing_docs)]
 pub(crate) mod testing;
+pub mod view;

@@ -12,6 +12,7 @@ mod fused;
 mod goals;
 mod hygiene;
 mod laws;
+mod looking;
 mod oracle;
 mod sim;
 mod support;

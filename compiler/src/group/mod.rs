@@ -22,7 +22,7 @@ mod verify;
 pub use crate::cost::Machine;
 pub use agree::agree;
 pub use cost::{kernel as kernel_cost, whole as whole_cost};
-pub use text::fused_text;
+pub use text::{fused_text, kernel_text};
 pub(crate) use value::{stored_leaf, weight_leaf};
 pub use verify::verify;
 
@@ -198,6 +198,8 @@ pub enum Input {
 pub struct Fold {
     /// States with bodies over stored values.
     pub stream: Stream,
+    /// The same over the block's own leaves, as it was derived: what the verifier of streams has seen.
+    pub derived: Stream,
     /// Inner contractions, by the reduction that each one is in the bodies.
     pub dots: Vec<TermId>,
     /// One fold for each point of these.
