@@ -39,6 +39,8 @@ pub struct Picked {
 /// A set of caches with the forms that read it.
 #[derive(Clone, Debug)]
 pub struct Considered {
+    /// Its number among the sets that the algebra ranks.
+    pub set: usize,
     /// The cached values, for people.
     pub caches: Vec<String>,
     /// Bytes of one token in all of them.
@@ -102,6 +104,7 @@ fn consider(optimised: &Optimized, number: usize, facts: &Facts) -> (Considered,
     let set = &optimised.sets[number];
     let found = Role::ALL.map(|role| forms(optimised, number, role, facts));
     let mut considered = Considered {
+        set: number,
         caches: optimised.cached(number),
         bytes: set.bytes,
         candidates: found.each_ref().map(|f| f.iter().map(|c| c.candidate(facts)).collect()),

@@ -24,3 +24,4 @@ pub mod target;
 #[cfg(test)]
 #[allow(missing_docs)]
 pub(crate) mod testing;
+pub mod view;

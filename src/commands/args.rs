@@ -274,7 +274,7 @@ pub enum Stage {
     Graph,
     /// The normal form.
     Normal,
-    /// After the laws: what the e-graph's cheapest form is.
+    /// After the laws: the cheapest form; with a value, its class with all of its forms.
     Egraph,
     /// Kernels as groups of values.
     Fused,
@@ -290,18 +290,36 @@ pub enum Stage {
     Asm,
 }
 
+/// How a stage is shown.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The stage's text form.
+    Text,
+    /// Data.
+    Json,
+    /// A drawing for Graphviz.
+    Dot,
+    /// One page that unfolds.
+    Html,
+}
+
 /// `llmc inspect`.
 #[derive(Args, Debug)]
 pub struct InspectArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Only this value, by its name in the text or `block/value`; for the stages normal, egraph and fused.
+    pub value: Option<String>,
     /// Which stage.
     #[arg(long, value_enum, default_value_t = Stage::Fused)]
     pub stage: Stage,
     /// The target of the later stages.
     #[arg(long, default_value = "cpu")]
     pub target: String,
+    /// How: every stage has a text, most have more.
+    #[arg(long, value_enum, default_value_t = View::Text)]
+    pub format: View,
 }
 
 /// `llmc explain`.
@@ -321,9 +339,15 @@ pub struct ExplainArgs {
     /// Only what kept the value from being fused into its readers, or makes it a cache.
     #[arg(long, requires = "value")]
     pub why_not: bool,
+    /// Spell everything out: no letters for what both sides of a step share, no lines cut.
+    #[arg(long, requires = "value")]
+    pub full: bool,
     /// Print JSON.
     #[arg(long, requires = "value")]
     pub json: bool,
+    /// What costs are measured by: as for `llmc build`.
+    #[arg(long, value_name = "NAME_OR_FILE")]
+    pub machine: Option<String>,
     /// Compile without this law of the optimizer (repeatable).
     #[arg(long, value_name = "NAME")]
     pub disable_rule: Vec<String>,

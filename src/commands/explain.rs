@@ -2,13 +2,14 @@
 
 use super::args::ExplainArgs;
 use super::failure::Failure;
+use super::named::Asked;
 use llmc::source::{Source, Text};
-use llmc::{Error, compile_stages, laws_without};
-use llmc_compiler::explain::value::{Proofs, explain, overview};
+use llmc::{Error, compile_stages, laws_without, machine};
+use llmc_compiler::explain::value::{Explained, Proofs, explain, explain_fused, named, overview};
 use llmc_compiler::group::Value;
 use llmc_compiler::pipeline::{BlockStages, Options, Stages};
-use llmc_compiler::rules;
-use llmc_frontend::diag::did_you_mean;
+use llmc_compiler::rules::{self, Laws};
+use llmc_frontend::SourceMap;
 use std::io::Write;
 
 /// Prints what was asked for.
@@ -38,67 +39,44 @@ fn show(
     checkpoint: Option<&dyn llmc_runtime::weights::CheckpointFile>,
 ) -> Result<String, Error> {
     let laws = laws_without(&args.disable_rule)?;
-    let options = Options { laws, ..Options::default() };
+    let machine = machine(args.machine.as_deref(), &[])?;
+    let options = Options { laws, machine, ..Options::default() };
     let (stages, sources) = compile_stages(text, checkpoint, &options)?;
     let Some(name) = &args.value else {
         return Ok(stages.blocks.iter().map(overview).collect::<Vec<_>>().join("\n"));
     };
-    let (block, number) = match find(&stages, name) {
-        Found::Stored(block, number) => (block, number),
-        Found::Fused(sentence) => return Ok(format!("{sentence}\n")),
-        Found::Nothing(sentence) => return Err(Error::Usage(sentence)),
-    };
-    let proofs = Proofs::new(&stages, block, laws);
-    let explained = explain(&stages.blocks[block], number, &proofs, &sources);
+    let explained = find(&stages, &sources, laws, &Asked::new(name))?;
     Ok(match (args.json, args.why_not) {
         (true, _) => json(&explained),
         (_, true) => explained.reasons_text(),
-        _ => explained.text(),
+        _ => explained.text(args.full),
     })
 }
 
-fn json(explained: &llmc_compiler::explain::value::Explained) -> String {
+fn json(explained: &Explained) -> String {
     format!("{}\n", serde_json::to_string_pretty(explained).expect("an explanation becomes JSON"))
 }
 
-/// What a name means.
-enum Found {
-    /// A stored value: its block and number.
-    Stored(usize, u32),
-    /// A value that lives within a kernel.
-    Fused(String),
-    /// None, and what there is.
-    Nothing(String),
-}
-
-/// A value by its name in the text, or `block/value`.
-fn find(stages: &Stages, name: &str) -> Found {
-    let (block, value) = name.split_once('/').map_or((None, name), |(b, v)| (Some(b), v));
-    let blocks = || stages.blocks.iter().enumerate().filter(|(_, b)| block.is_none_or(|n| n == b.name));
-    // A layer is asked about more often than what is before it.
+/// The explanation of a value: of one that is stored before one that lives within kernels, of a layer's before one before
+/// it, which is asked about less often.
+fn find(stages: &Stages, sources: &SourceMap, laws: Laws, asked: &Asked) -> Result<Explained, Error> {
+    let blocks = || stages.blocks.iter().enumerate().filter(|(_, b)| asked.block.is_none_or(|n| n == b.name));
     let stored = |b: &BlockStages| {
-        let named = |v: &Value| b.fused.terms.info(v.meaning).name.as_deref() == Some(value);
+        let named = |v: &Value| b.fused.terms.info(v.meaning).name.as_deref() == Some(asked.value);
         let values = &b.fused.values;
-        values.iter().position(|v| v.name == value).or_else(|| values.iter().position(named))
+        values.iter().position(|v| v.name == asked.value).or_else(|| values.iter().position(named))
     };
-    if let Some((n, at)) = blocks()
-        .max_by_key(|(n, b)| (stored(b).map(|_| b.fused.values.len()), std::cmp::Reverse(*n)))
-        .and_then(|(n, b)| Some((n, stored(b)?)))
-    {
-        return Found::Stored(n, at as u32);
+    let largest = |found: Vec<(usize, usize)>| {
+        found.into_iter().max_by_key(|(n, _)| (stages.blocks[*n].fused.values.len(), std::cmp::Reverse(*n)))
+    };
+    if let Some((n, at)) = largest(blocks().filter_map(|(n, b)| Some((n, stored(b)?))).collect()) {
+        return Ok(explain(&stages.blocks[n], at as u32, &Proofs::new(stages, n, laws), sources));
     }
-    for (_, b) in blocks() {
-        let (terms, roots) = &b.optimised.normal;
-        let reached = llmc_compiler::normal::text::reachable(terms, roots.iter().map(|r| r.1));
-        if reached.iter().any(|x| terms.info(*x).name.as_deref() == Some(value)) {
-            return Found::Fused(format!(
-                "`{}/{value}` is not stored: it is computed within the kernels that use it, and nothing keeps it apart",
-                b.name
-            ));
-        }
-    }
-    let names: Vec<&str> = stages.blocks.iter().flat_map(|b| b.fused.values.iter().map(|v| v.name.as_str())).collect();
-    let help = did_you_mean(value, names.iter().copied())
-        .map_or_else(|| format!("stored are {}", names.join(", ")), |near| format!("did you mean `{near}`?"));
-    Found::Nothing(format!("no value is called `{name}`\n  help: {help}"))
+    let all = named(stages);
+    let here = blocks().filter(|(n, _)| all.iter().any(|(m, name)| m == n && name == asked.value));
+    let fused = largest(here.map(|(n, _)| (n, 0)).collect())
+        .and_then(|(n, _)| explain_fused(stages, n, asked.value, &Proofs::new(stages, n, laws), sources));
+    let names: Vec<String> =
+        all.into_iter().filter(|(n, _)| blocks().any(|(m, _)| m == *n)).map(|(_, name)| name).collect();
+    fused.ok_or_else(|| asked.unknown(&names))
 }

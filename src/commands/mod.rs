@@ -13,6 +13,8 @@ mod fmt;
 #[cfg(feature = "compiler")]
 mod inspect;
 mod load;
+#[cfg(feature = "compiler")]
+mod named;
 mod run;
 mod sim;
 

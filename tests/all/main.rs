@@ -13,6 +13,7 @@ mod goals;
 mod hygiene;
 mod latent;
 mod laws;
+mod looking;
 mod oracle;
 mod sim;
 mod support;

@@ -11,6 +11,7 @@ pub mod proof;
 mod reads;
 pub mod rebuild;
 pub mod saturate;
+pub mod show;
 #[cfg(test)]
 mod tests;
 

@@ -117,7 +117,8 @@ fn smallest_cut(terms: &Terms, bound: &Axes, factors: &[TermId]) -> Option<Cut> 
 
 /// The cut that sums over `first` before the read. There is none where what stays outside depends on tokens.
 fn cut(terms: &Terms, bound: &Axes, factors: &[TermId], first: Axes) -> Option<Cut> {
-    let stays = |x: &TermId| terms.info(*x).weight_only && terms.free(*x).intersect(&first).is_empty();
+    let apart = |x: &TermId| terms.laws.require(Law::Look, terms.free(*x).intersect(&first).is_empty());
+    let stays = |x: &TermId| terms.info(*x).weight_only && apart(x);
     let (outside, inside): (Vec<_>, Vec<_>) = factors.iter().copied().partition(stays);
     let axes = inside.iter().fold(Axes::none(), |a, x| a.union(terms.free(*x))).minus(&first);
     let whole = outside.is_empty() || inside.is_empty() || first == *bound;

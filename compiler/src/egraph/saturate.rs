@@ -198,7 +198,7 @@ fn sink(egraph: &mut Algebra, xs: &[Id]) -> Vec<(Law, Id)> {
         for (j, f) in xs.iter().enumerate().filter(|(j, _)| *j != i) {
             for node in &sums {
                 let Head::Sum(bound) = &node.head else { unreachable!("filtered above") };
-                if !axes(egraph, *f).intersect(bound).is_empty() {
+                if !egraph.analysis.terms.laws.require(Law::Sink, axes(egraph, *f).intersect(bound).is_empty()) {
                     continue;
                 }
                 let Some(k) = place_for(egraph, *f, &node.children) else { continue };
@@ -388,7 +388,7 @@ fn gathered(egraph: &mut Algebra, bound: &Axes, others: &[Id], read: &[AxisId], 
         || inner.iter().any(|(_, i)| meets(axes(egraph, *i)));
     // The sequence's own axis is no table that could be multiplied beforehand.
     let tokens = names.iter().any(|a| egraph.analysis.terms.is_seq(a));
-    if outer.is_empty() || captured || tokens {
+    if outer.is_empty() || !egraph.analysis.terms.laws.require(Law::Gather, !captured) || tokens {
         return None;
     }
     let x = if inner.is_empty() {
@@ -495,7 +495,7 @@ fn commutes(terms: &mut Terms, id: TermId) -> Option<TermId> {
         let read = at.iter().any(|(a, _)| terms.free(*f).contains(*a));
         !read || terms.info(*f).weight_only
     });
-    if bound.is_empty() || caught || own || !(weights || chosen) {
+    if bound.is_empty() || !terms.laws.require(Law::Commute, !caught) || own || !(weights || chosen) {
         return None;
     }
     let inside: Vec<_> = xs.iter().map(|f| terms.index(*f, &at)).collect();

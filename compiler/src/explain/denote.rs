@@ -63,13 +63,32 @@ pub struct Denote<'a> {
     terms: &'a Terms,
     rewriter: Rewriter,
     done: HashMap<(TermId, Scope), Form>,
+    /// What stored values mean, by number; leaves where there is none.
+    meanings: Vec<TermId>,
+    /// Terms that are read as others.
+    others: HashMap<TermId, TermId>,
+    /// Whether a token at a computed position is read as the sum over all tokens that picks it.
+    picks: bool,
 }
 
 impl<'a> Denote<'a> {
     /// Nothing read yet.
     pub fn new(terms: &'a Terms, laws: Laws) -> Denote<'a> {
-        let lens = terms.axes.iter().map(|(_, a)| len(a.extent)).collect();
-        Denote { terms, rewriter: Rewriter::new(laws, lens), done: HashMap::new() }
+        let rewriter = Rewriter::new(laws, lens(terms));
+        Denote { terms, rewriter, done: HashMap::new(), meanings: Vec::new(), others: HashMap::new(), picks: false }
+    }
+
+    /// Goes on with another arena over the same axes of the model, params and weights. Stored values mean `meanings`, some
+    /// terms are read as others, and a token at a computed position, which is one of the sequence's, is the sum over all
+    /// tokens that picks it.
+    pub fn within<'b>(
+        mut self,
+        terms: &'b Terms,
+        meanings: Vec<TermId>,
+        others: HashMap<TermId, TermId>,
+    ) -> Denote<'b> {
+        self.rewriter.axes = lens(terms);
+        Denote { terms, rewriter: self.rewriter, done: HashMap::new(), meanings, others, picks: true }
     }
 
     /// Whether so much has been written down that it is better to begin anew.
@@ -97,7 +116,17 @@ impl<'a> Denote<'a> {
         if self.rewriter.is_full() { Err("the form is too large".to_owned()) } else { Ok(form) }
     }
 
+    /// The form of a reduction of a product over free axes, which need not be a term.
+    ///
+    /// # Errors
+    /// As [`Denote::of`].
+    pub fn reduced(&mut self, op: ReduceOp, over: &[AxisId], factors: &[TermId]) -> Result<Form, String> {
+        let form = self.fold(op, over, factors, &Scope::new());
+        if self.rewriter.is_full() { Err("the form is too large".to_owned()) } else { Ok(form) }
+    }
+
     fn read(&mut self, id: TermId, scope: &Scope) -> Form {
+        let id = self.others.get(&id).copied().unwrap_or(id);
         let free = self.terms.free(id);
         let scope: Scope = scope.iter().filter(|(a, _)| free.contains(*a)).copied().collect();
         if let Some(done) = self.done.get(&(id, scope.clone())) {
@@ -115,32 +144,20 @@ impl<'a> Denote<'a> {
             Term::Length(s) => self.rewriter.add(Shape::Length(s)),
             Term::Param(n) => self.leaf(Leaf::Param, n, &self.terms.params[n as usize].0.clone(), scope),
             Term::Weight(n) => self.leaf(Leaf::Weight, n, &self.terms.weights[n as usize].0.clone(), scope),
+            Term::Stored(n) if !self.meanings.is_empty() => self.read(self.meanings[n as usize], scope),
             Term::Stored(n) => self.leaf(Leaf::Stored, n, &self.terms.stored[n as usize].0.clone(), scope),
             Term::Sum(bound, xs) if bound.is_empty() => {
                 let xs = self.reals(&xs, scope);
                 self.rewriter.product(xs)
             }
-            Term::Sum(bound, xs) => {
-                let (open, inner) = self.open(bound.as_slice(), scope);
-                let body = match xs[..] {
-                    [only] => self.read(only, &inner),
-                    _ => {
-                        let xs = self.reals(&xs, &inner);
-                        self.rewriter.product(xs)
-                    }
-                };
-                self.rewriter.fold(ReduceOp::Sum, open, body)
-            }
+            Term::Sum(bound, xs) => self.fold(ReduceOp::Sum, bound.as_slice(), &xs, scope),
             Term::Plus(xs) => {
                 let xs = self.reals(&xs, scope);
                 self.rewriter.plus(xs)
             }
-            Term::Reduce(op, bound, x) => {
-                let (open, inner) = self.open(bound.as_slice(), scope);
-                let body = self.read(x, &inner);
-                self.rewriter.fold(op, open, body)
-            }
+            Term::Reduce(op, bound, x) => self.fold(op, bound.as_slice(), &[x], scope),
             Term::Map(op, xs) => self.map(op, &xs, scope),
+            Term::Index(x, at) if self.picks && self.token_of(x, &at).is_some() => self.picked(x, &at, scope),
             Term::Index(x, at) => {
                 let moved: Vec<_> = at.iter().map(|(a, i)| (*a, self.read(*i, scope))).collect();
                 let inner = over(scope, moved);
@@ -158,6 +175,39 @@ impl<'a> Denote<'a> {
                 self.rewriter.topk(open[0], at, body)
             }
         }
+    }
+
+    fn fold(&mut self, op: ReduceOp, bound: &[AxisId], factors: &[TermId], scope: &Scope) -> Form {
+        let (open, inner) = self.open(bound, scope);
+        let body = match factors {
+            [only] => self.read(*only, &inner),
+            _ => {
+                let xs = self.reals(factors, &inner);
+                self.rewriter.product(xs)
+            }
+        };
+        self.rewriter.fold(op, open, body)
+    }
+
+    /// The axis along which an index picks a token of a real value.
+    fn token_of(&self, x: TermId, at: &[(AxisId, TermId)]) -> Option<AxisId> {
+        let token = |a: &AxisId| matches!(self.terms.axes[*a].extent, Extent::Seq(_));
+        at.iter().map(|(a, _)| *a).find(token).filter(|_| self.terms.info(x).ty == Type::Real)
+    }
+
+    /// `x[t = i]` as `sum[s](where(s == i, x[t = s], 0))`.
+    fn picked(&mut self, x: TermId, at: &[(AxisId, TermId)], scope: &Scope) -> Form {
+        let token = self.token_of(x, at).expect("asked before");
+        let open = self.rewriter.open(len(self.terms.axes[token].extent));
+        let here = self.rewriter.add(Shape::Open(open));
+        let mut moved: Scope = at.iter().map(|(a, i)| (*a, self.read(*i, scope))).collect();
+        let (_, there) = moved.iter_mut().find(|(a, _)| *a == token).expect("found among them");
+        let position = std::mem::replace(there, here);
+        let hit = self.rewriter.map(ScalarOp::Eq, vec![here, position]);
+        let value = self.read(x, &over(scope, moved));
+        let zero = self.rewriter.literal(Literal::Real(0));
+        let body = self.rewriter.map(ScalarOp::Where, vec![hit, value, zero]);
+        self.rewriter.fold(ReduceOp::Sum, vec![open], body)
     }
 
     fn axis(&mut self, a: AxisId, scope: &Scope) -> Form {
@@ -201,6 +251,10 @@ impl<'a> Denote<'a> {
             _ => self.rewriter.map(op, xs),
         }
     }
+}
+
+fn lens(terms: &Terms) -> Vec<Len> {
+    terms.axes.iter().map(|(_, a)| len(a.extent)).collect()
 }
 
 fn len(extent: Extent) -> Len {

@@ -28,7 +28,7 @@ pub use agree::agree;
 pub use anew::every_axis;
 pub use cost::{group as group_cost, whole as whole_cost};
 pub(crate) use leaves::{stored_leaf, weight_leaf};
-pub use text::fused_text;
+pub use text::{fused_text, kernel_text};
 pub use verify::verify;
 
 use crate::alpha;
@@ -216,6 +216,8 @@ pub enum Input {
 pub struct Fold {
     /// States with bodies over stored values.
     pub stream: Stream,
+    /// The same over the block's own leaves, as it was derived: what the verifier of streams has seen.
+    pub derived: Stream,
     /// Inner contractions, by the reduction that each one is in the bodies.
     pub dots: Vec<TermId>,
     /// One fold for each point of these.

@@ -26,6 +26,14 @@ pub fn fused_text(fused: &Fused) -> String {
     out
 }
 
+/// One group as [`fused_text`] has it.
+pub fn kernel_text(fused: &Fused, number: usize) -> String {
+    let mut out = String::new();
+    let mut text = Text { fused, terms: fused.terms.clone(), taken: HashMap::new(), out: &mut out };
+    text.group(number, &fused.groups[number]);
+    out
+}
+
 struct Text<'a> {
     fused: &'a Fused,
     terms: Terms,

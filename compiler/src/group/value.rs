@@ -419,6 +419,7 @@ impl Former<'_> {
             let (earlier, reader) = (self.shown(refused.earlier), self.shown(refused.reader));
             self.notes.push(format!("{earlier} takes a pass before {reader}: {}", refused.reason));
         }
+        let derived = stream.clone();
         let keep: Vec<_> = stream.states.iter().map(|s| s.source).collect();
         let sight = self.sight(&stream)?;
         let folded = stream.states.iter().filter_map(|s| stream::behind(&self.terms, s.source)).collect();
@@ -450,7 +451,7 @@ impl Former<'_> {
         }
         let guarded = self.guarded(term, &stream, &keep);
         let resolved = self.resolve(guarded, &keep)?;
-        Ok((Work::Stream(Fold { stream, dots, parallel, sight }), resolved))
+        Ok((Work::Stream(Fold { stream, derived, dots, parallel, sight }), resolved))
     }
 
     /// A formula that divides by a sum that is 0 or at least 1: a row to which nothing contributed gives zeros, as it

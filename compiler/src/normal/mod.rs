@@ -96,6 +96,29 @@ pub enum Term {
     TopK(AxisId, AxisId, TermId),
 }
 
+impl Term {
+    /// The same over other operands.
+    #[must_use]
+    pub fn over(&self, f: &mut dyn FnMut(TermId) -> TermId) -> Term {
+        let mut all = |xs: &[TermId]| xs.iter().map(|x| f(*x)).collect::<Vec<_>>();
+        match self {
+            Term::Const(_) | Term::Iota(_) | Term::Length(_) | Term::Param(_) | Term::Weight(_) | Term::Stored(_) => {
+                self.clone()
+            }
+            Term::Sum(bound, xs) => Term::Sum(bound.clone(), all(xs)),
+            Term::Plus(xs) => Term::Plus(all(xs)),
+            Term::Map(op, xs) => Term::Map(*op, all(xs)),
+            Term::Reduce(op, bound, x) => Term::Reduce(*op, bound.clone(), f(*x)),
+            Term::Index(x, at) => {
+                let x = f(*x);
+                Term::Index(x, at.iter().map(|(a, i)| (*a, f(*i))).collect())
+            }
+            Term::Read(x, s) => Term::Read(f(*x), *s),
+            Term::TopK(axis, rank, x) => Term::TopK(*axis, *rank, f(*x)),
+        }
+    }
+}
+
 /// What the arena knows about a term.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TermInfo {
@@ -245,6 +268,17 @@ impl Terms {
             Term::Reduce(_, _, x) | Term::Read(x, _) | Term::TopK(_, _, x) => vec![*x],
             Term::Index(x, at) => std::iter::once(*x).chain(at.iter().map(|(_, i)| *i)).collect(),
         }
+    }
+
+    /// A leaf of this name that stands for a term of these axes and type, to be shown.
+    pub(crate) fn stand_in(&mut self, name: String, axes: Axes, ty: Type) -> TermId {
+        let n = self.stored_names.iter().position(|s| *s == name).unwrap_or_else(|| {
+            self.stored.push((axes, ty));
+            self.stored_names.resize(self.stored.len() - 1, String::new());
+            self.stored_names.push(name);
+            self.stored.len() - 1
+        });
+        self.add(Term::Stored(n as u32))
     }
 
     /// Whether the axis counts tokens, or looks at them.

@@ -82,7 +82,7 @@ impl Terms {
     /// Whether a factor leaves a sum over `bound`. It does not where it scales another reduction among the factors: a
     /// norm's scale stays with the projection it scales, so that no product of two unscaled ones is ever stored.
     fn leaves(&self, factor: TermId, bound: &Axes, factors: &[TermId]) -> bool {
-        if !self.free(factor).intersect(bound).is_empty() {
+        if !self.laws.require(Law::Hoist, self.free(factor).intersect(bound).is_empty()) {
             return false;
         }
         let scaled = |f: &TermId| {
@@ -184,7 +184,8 @@ impl Terms {
     /// Whether an index lacks an axis and lies within it, whatever the inputs.
     fn within(&self, a: AxisId, at: TermId) -> bool {
         let range = self.axes.len_of(a).zip(self.bounds(at));
-        !self.free(at).contains(a) && range.is_some_and(|(n, (least, most))| least >= 0 && most < n as i64)
+        let within = range.is_some_and(|(n, (least, most))| least >= 0 && most < n as i64);
+        self.laws.require(Law::OneHot, !self.free(at).contains(a) && within)
     }
 
     fn one_case(
@@ -259,7 +260,12 @@ impl Terms {
             let others = factors.iter().enumerate().any(|(k, x)| k != n && meets(x));
             let touches = !self.free(factors[n]).intersect(bound).is_empty();
             let small = factors.len() + xs.len() <= WIDEST && self.info(xs[0]).ty == Type::Real;
-            if inner.is_empty() || others || !touches || !small || !bound.intersect(&inner).is_empty() {
+            if inner.is_empty()
+                || !self.laws.require(Law::Merge, !others)
+                || !touches
+                || !small
+                || !bound.intersect(&inner).is_empty()
+            {
                 n += 1;
                 continue;
             }

@@ -162,7 +162,7 @@ impl Terms {
     /// captured there, or be caught by an index that stays outside.
     fn under(&self, at: &Indices, bound: &Axes) -> (Indices, Indices) {
         let target = |i: TermId| match self.term(i) {
-            Term::Iota(b) if !bound.contains(*b) => Some(*b),
+            Term::Iota(b) if self.laws.require(Law::Rename, !bound.contains(*b)) => Some(*b),
             _ => None,
         };
         let (inner, outer): (Indices, Indices) = at.iter().partition(|(_, i)| target(*i).is_some());

@@ -143,13 +143,13 @@ impl Law {
     }
 }
 
-/// Which laws are switched on.
+/// Which laws are switched on: a bit for each, in the lower half.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Laws(u128);
 
 impl Laws {
     /// All of them.
-    pub const ALL: Laws = Laws(u128::MAX);
+    pub const ALL: Laws = Laws(u64::MAX as u128);
 
     /// None of them.
     pub const NONE: Laws = Laws(0);
@@ -167,6 +167,18 @@ impl Laws {
     /// Whether a law is switched on.
     pub const fn has(self, law: Law) -> bool {
         self.0 >> law as u32 & 1 == 1
+    }
+
+    /// A law's condition on free axes, as it was found. Every such condition is asked here, so that tests can drop one and
+    /// see that the suite fails.
+    pub(crate) const fn require(self, law: Law, holds: bool) -> bool {
+        holds || self.0 >> (64 + law as u32) & 1 == 1
+    }
+
+    /// These, one of them whatever its condition on free axes says.
+    #[cfg(test)]
+    pub(crate) const fn careless(self, law: Law) -> Laws {
+        Laws(self.0 | 1 << (64 + law as u32))
     }
 
     /// The laws that are switched on.
@@ -189,7 +201,9 @@ impl Default for Laws {
 impl fmt::Debug for Laws {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("all laws")?;
-        self.off().try_for_each(|l| write!(f, " without {}", l.name()))
+        self.off().try_for_each(|l| write!(f, " without {}", l.name()))?;
+        let careless = |l: &Law| self.require(*l, false);
+        Law::ALL.iter().copied().filter(careless).try_for_each(|l| write!(f, ", {} careless", l.name()))
     }
 }
 

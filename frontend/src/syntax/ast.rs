@@ -3,9 +3,10 @@
 
 use crate::diag::{FileId, Span};
 use llmc_artifact::{ScalarOp, SourceKind, Type};
+use serde::Serialize;
 
 /// One text: functions, groups and models.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct File {
     /// Which text.
     pub id: FileId,
@@ -16,7 +17,7 @@ pub struct File {
 }
 
 /// What the grammar passes over.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trivia {
     /// Which.
     pub kind: TriviaKind,
@@ -25,7 +26,7 @@ pub struct Trivia {
 }
 
 /// A comment or a blank line.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum TriviaKind {
     /// `# text`, trimmed; `own_line` when nothing stands before it on its line.
     Comment {
@@ -39,7 +40,7 @@ pub enum TriviaKind {
 }
 
 /// A name where it stands.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Name {
     /// The name.
     pub text: String,
@@ -48,7 +49,7 @@ pub struct Name {
 }
 
 /// Text in quotes, the quotes not included in `text` but in `span`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Text {
     /// What stands between the quotes; there are no escapes.
     pub text: String,
@@ -57,7 +58,7 @@ pub struct Text {
 }
 
 /// A declaration at the top level.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Item {
     /// `fn`
     Fn(Function),
@@ -68,7 +69,7 @@ pub enum Item {
 }
 
 /// `fn mean[m](x[m, ..]) -> [..x] { sum[m](x) / len(m) }`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Function {
     /// Its name.
     pub name: Name,
@@ -85,7 +86,7 @@ pub struct Function {
 }
 
 /// A parameter: `x[m, ..]`, `p[..]: int`, `eps: real`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Param {
     /// Its name.
     pub name: Name,
@@ -94,7 +95,7 @@ pub struct Param {
 }
 
 /// What a parameter takes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum ParamType {
     /// A tensor.
     Tensor(TensorType),
@@ -103,7 +104,7 @@ pub enum ParamType {
 }
 
 /// Axes and an element type: `[m, ..x]: int`; real where no type is written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorType {
     /// Axes that must be there.
     pub axes: Vec<Name>,
@@ -116,7 +117,7 @@ pub struct TensorType {
 }
 
 /// `..` or `..x`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rest {
     /// The parameter whose other axes are meant.
     pub of: Option<Name>,
@@ -125,7 +126,7 @@ pub struct Rest {
 }
 
 /// The kinds of build-time value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum StaticKind {
     /// A positive integer.
     Size,
@@ -156,7 +157,7 @@ impl StaticKind {
 ///
 /// `include rope(1e6)` puts them in its place, the parameters replaced. The names they declare become the model's
 /// own; names they use and do not declare are looked up in the model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
     /// Its name.
     pub name: Name,
@@ -169,7 +170,7 @@ pub struct Group {
 }
 
 /// `model llama for hf "llama", gguf "llama" { ... }`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Model {
     /// Its name.
     pub name: Name,
@@ -182,7 +183,7 @@ pub struct Model {
 }
 
 /// `hf "gemma3" at "text_config." drop "language_model." when exists(hf "text_config")`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Target {
     /// Of which kind of file.
     pub kind: SourceKind,
@@ -199,7 +200,7 @@ pub struct Target {
 }
 
 /// What a model or a group consists of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Member {
     /// Declares.
     Decl(Decl),
@@ -208,7 +209,7 @@ pub enum Member {
 }
 
 /// A declaration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Decl {
     /// Which.
     pub kind: DeclKind,
@@ -217,7 +218,7 @@ pub struct Decl {
 }
 
 /// The declarations.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(clippy::large_enum_variant, reason = "a model has a few dozen; patterns without boxes read better")]
 pub enum DeclKind {
     /// `size heads = hf "num_attention_heads" | 32`
@@ -239,7 +240,7 @@ pub enum DeclKind {
 }
 
 /// `flag local[l] = expr`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Static {
     /// Its name.
     pub name: Name,
@@ -252,7 +253,7 @@ pub struct Static {
 }
 
 /// `name = value`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Definition {
     /// Its name.
     pub name: Name,
@@ -263,7 +264,7 @@ pub struct Definition {
 }
 
 /// `t <= places`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Seq {
     /// Its name.
     pub name: Name,
@@ -272,7 +273,7 @@ pub struct Seq {
 }
 
 /// `types[t]: int < kinds = 0`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Input {
     /// Its name.
     pub name: Name,
@@ -287,7 +288,7 @@ pub struct Input {
 }
 
 /// `wq[l][h, e, m] = hf "..." as "(h e) m" | gguf "..."`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Weight {
     /// Its name.
     pub name: Name,
@@ -302,7 +303,7 @@ pub struct Weight {
 }
 
 /// `rope(1e6, longest)`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Include {
     /// Which group.
     pub group: Name,
@@ -311,7 +312,7 @@ pub struct Include {
 }
 
 /// `[h, e, m]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AxisList {
     /// The axes.
     pub names: Vec<Name>,
@@ -320,7 +321,7 @@ pub struct AxisList {
 }
 
 /// A statement.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stmt {
     /// Which.
     pub kind: StmtKind,
@@ -329,7 +330,7 @@ pub struct Stmt {
 }
 
 /// The statements.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum StmtKind {
     /// `let q[t, e] = sum[m](wq * x), k = ...`
     Let(Vec<Bind>),
@@ -342,7 +343,7 @@ pub enum StmtKind {
 }
 
 /// `for b = l // 2 { ... }`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct For {
     /// A layer family.
     pub family: Name,
@@ -353,7 +354,7 @@ pub struct For {
 }
 
 /// `logits[t, v] = expr if condition`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Output {
     /// Its name.
     pub name: Name,
@@ -366,7 +367,7 @@ pub struct Output {
 }
 
 /// `q[t, e] = expr`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Bind {
     /// Its name.
     pub name: Name,
@@ -379,7 +380,7 @@ pub struct Bind {
 }
 
 /// `{ let d = x - mean[m](x)  w * d }`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Block {
     /// Each `let` with its bindings.
     pub lets: Vec<Let>,
@@ -390,7 +391,7 @@ pub struct Block {
 }
 
 /// One `let`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Let {
     /// Its bindings.
     pub binds: Vec<Bind>,
@@ -399,7 +400,7 @@ pub struct Let {
 }
 
 /// An expression.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Expr {
     /// Which.
     pub kind: ExprKind,
@@ -408,7 +409,7 @@ pub struct Expr {
 }
 
 /// The expressions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum ExprKind {
     /// `32`
     Int(i64),
@@ -443,7 +444,7 @@ pub enum ExprKind {
 }
 
 /// A real number and its spelling.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Number {
     /// As written: `1e-5`.
     pub text: String,
@@ -452,7 +453,7 @@ pub struct Number {
 }
 
 /// A number with a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Constant {
     /// Infinity.
     Inf,
@@ -471,7 +472,7 @@ impl Constant {
 }
 
 /// `t = s` of an index.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct IndexArg {
     /// The axis that is read.
     pub axis: Name,
@@ -480,7 +481,7 @@ pub struct IndexArg {
 }
 
 /// `softmax[s](x)`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Call {
     /// What is called.
     pub callee: Name,
@@ -491,7 +492,7 @@ pub struct Call {
 }
 
 /// `if a { b } else { c }`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct If {
     /// Conditions and what they choose, at least one.
     pub arms: Vec<(Expr, Block)>,
@@ -500,7 +501,7 @@ pub struct If {
 }
 
 /// `hf "model.layers.{l}.self_attn.q_proj.weight" as "(h e) m"`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Source {
     /// Of which kind of file.
     pub kind: SourceKind,
@@ -513,7 +514,7 @@ pub struct Source {
 }
 
 /// A config key or tensor name with holes: `blk.{l}.attn_q.weight`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pattern {
     /// As written, without quotes.
     pub text: String,
@@ -524,7 +525,7 @@ pub struct Pattern {
 }
 
 /// A piece of a [`Pattern`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum PatternPart {
     /// These characters.
     Literal(String),
@@ -533,7 +534,7 @@ pub enum PatternPart {
 }
 
 /// The dimensions of a tensor of the file, outermost first, several axes merged into one by parentheses.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Layout {
     /// As written, without quotes.
     pub text: String,
