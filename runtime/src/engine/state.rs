@@ -2,11 +2,14 @@
 
 use super::batch::{self, Lengths, Piece};
 use super::inputs::{self, Prepared};
-use super::{Feed, Output, operand};
+use super::{Best, Feed, Output, Search, Wanted, operand};
 use crate::device::{Calls, Device, Memory};
 use crate::run_error::{RunCode, RunError};
 use llmc_artifact::Dim;
-use llmc_artifact::plan::{Plan, RolePlan, Storage, Table};
+use llmc_artifact::plan::{Arg, PAGE_TOKENS, Plan, Storage, Table};
+
+/// The fewest bytes of a table.
+const LEAST_TABLE: u64 = 1024;
 
 /// Memory that grows when more is asked for.
 #[derive(Debug, Default)]
@@ -60,6 +63,8 @@ pub(super) struct State {
     pub caches: Vec<Room>,
     /// By the slots of the plan's buffers.
     pub slots: Vec<Room>,
+    /// For each buffer of the plan, whether only searches touch it.
+    of_search: Vec<bool>,
     /// The tables that some kernel reads.
     tables: Vec<(Table, Room)>,
     /// The most pages that each axis may have.
@@ -73,6 +78,27 @@ pub(super) fn page_bytes(plan: &Plan, cache: usize) -> u64 {
     let cache = &plan.caches[cache];
     let fixed = |d: Dim| d.as_const().expect("a page has constant dimensions");
     cache.storage.bytes(cache.format, fixed).expect("a validated plan's pages have sizes")
+}
+
+/// The buffers that a search touches.
+fn touched(search: &Search) -> impl Iterator<Item = usize> + '_ {
+    search.launches.iter().flat_map(|l| &l.args).filter_map(|arg| match arg {
+        Arg::Buffer(n) => Some(*n as usize),
+        Arg::Weight(_) | Arg::Cache(_) => None,
+    })
+}
+
+/// For each buffer, whether only searches touch it.
+fn of_search(plan: &Plan) -> Vec<bool> {
+    let mut alone = vec![false; plan.buffers.len()];
+    plan.best.iter().flat_map(touched).for_each(|n| alone[n] = true);
+    plan.outputs.iter().for_each(|o| alone[o.buffer as usize] = false);
+    for arg in plan.prefill.launches.iter().chain(&plan.decode.launches).flat_map(|l| &l.args) {
+        if let Arg::Buffer(n) = arg {
+            alone[*n as usize] = false;
+        }
+    }
+    alone
 }
 
 /// The caches of one sequence axis.
@@ -95,6 +121,7 @@ impl State {
             caches: plan.caches.iter().map(|_| Room::default()).collect(),
             slots: (0..slots).map(|_| Room::default()).collect(),
             tables: tables.into_iter().map(|t| (t, Room::default())).collect(),
+            of_search: of_search(plan),
             page_limit,
             calls: Calls::default(),
             words: Vec::new(),
@@ -107,11 +134,18 @@ impl State {
         for cache in caches_of(plan, axis) {
             let (room, page) = (&mut self.caches[cache], page_bytes(plan, cache));
             let have = if room.memory.is_none() { 0 } else { room.bytes / page.max(1) };
-            if room.memory.is_none() || room.bytes < pages as u64 * page {
-                // By a quarter: growing copies, but room that is never used counts too.
-                let ahead = (have + have / 4 + 1).min(self.page_limit as u64);
-                let want = (pages as u64).max(ahead);
-                room.grow(&mut *self.device, want * page)?;
+            if room.memory.is_some() && room.bytes >= pages as u64 * page {
+                continue;
+            }
+            // By a quarter: growing copies, but room that is never used counts too.
+            let (least, ahead) = (pages as u64, (have + have / 4 + 1).min(self.page_limit as u64));
+            let grown = room.grow(&mut *self.device, least.max(ahead) * page);
+            let grown = grown.or_else(|_| room.grow(&mut *self.device, least * page));
+            if let Err(e) = grown {
+                let part =
+                    format!("caches for {} tokens, at `{}`", least * PAGE_TOKENS as u64, plan.caches[cache].name);
+                let help = "shorten or drop sequences, or give the caches fewer bytes";
+                return Err(e.without_room(part, least * page, self.device.free_memory(), help));
             }
         }
         Ok(())
@@ -127,10 +161,16 @@ impl State {
         Ok(())
     }
 
-    /// Room for every buffer at these lengths; buffers of one slot share it.
-    pub(super) fn ensure_buffers(&mut self, plan: &Plan, lengths: &Lengths) -> Result<(), RunError> {
+    /// Room for every buffer at these lengths; buffers of one slot share it. Those of a search only where it is asked for.
+    pub(super) fn ensure_buffers(
+        &mut self,
+        plan: &Plan,
+        lengths: &Lengths,
+        search: Option<&Search>,
+    ) -> Result<(), RunError> {
         let mut sizes = vec![0u64; self.slots.len()];
-        for buffer in &plan.buffers {
+        let asked = |n: usize| !self.of_search[n] || search.is_some_and(|s| touched(s).any(|b| b == n));
+        for (_, buffer) in plan.buffers.iter().enumerate().filter(|(n, _)| asked(*n)) {
             let storage = Storage::Dense { dims: buffer.dims.clone() };
             let bytes = storage.bytes(buffer.format, |d| lengths.of(d)).ok_or_else(|| {
                 RunError::new(RunCode::Memory, format_args!("buffer `{}`", buffer.name), "more than any memory")
@@ -139,7 +179,15 @@ impl State {
             let size = &mut sizes[buffer.slot as usize];
             *size = (*size).max(bytes);
         }
-        self.slots.iter_mut().zip(sizes).try_for_each(|(slot, bytes)| slot.ensure(&mut *self.device, bytes))
+        for (slot, bytes) in sizes.into_iter().enumerate() {
+            if let Err(e) = self.slots[slot].ensure(&mut *self.device, bytes) {
+                let buffer = plan.buffers.iter().find(|b| b.slot as usize == slot).expect("a slot is some buffer's");
+                let part = format!("workspace of a step of {} tokens, at `{}`", lengths.tokens(), buffer.name);
+                let help = "give fewer tokens at a time: a smaller chunk, fewer sequences";
+                return Err(e.without_room(part, bytes, self.device.free_memory(), help));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn write_inputs(
@@ -171,16 +219,18 @@ impl State {
             self.words.clear();
             batch::fill_table(*table, pieces, feeds, lengths, &mut self.words);
             let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-            room.ensure(&mut *self.device, bytes.len() as u64)?;
+            // Room that grows seldom stays at its address, which launches that are replayed have in them.
+            room.ensure(&mut *self.device, (bytes.len() as u64).next_power_of_two().max(LEAST_TABLE))?;
             self.device.write(room.memory(), 0, bytes)?;
         }
         Ok(())
     }
 
-    pub(super) fn run(&mut self, plan: &Plan, role: &RolePlan, lengths: &Lengths) -> Result<(), RunError> {
+    pub(super) fn run(&mut self, plan: &Plan, wanted: Wanted, lengths: &Lengths) -> Result<(), RunError> {
         let mut calls = std::mem::take(&mut self.calls);
         calls.clear();
-        for launch in &role.launches {
+        let search = wanted.search.into_iter().flat_map(|s| &s.launches);
+        for launch in wanted.plan.launches.iter().chain(search) {
             let kernel = &self.device.kernels()[launch.kernel as usize];
             let items = kernel.items.iter().try_fold(1u64, |n, d| n.checked_mul(lengths.of(*d)));
             let items = items.filter(|n| i64::try_from(*n).is_ok()).ok_or_else(|| {
@@ -228,18 +278,7 @@ impl State {
             let mut row = 0;
             for (number, piece) in pieces.iter().enumerate() {
                 let result = &mut results[piece.feed][o];
-                let mut take = |row: usize| result.data.extend_from_slice(&values[row * width..][..width]);
                 match first {
-                    Some(Dim::Picked(s)) => {
-                        let count = piece.picked[s.0 as usize].len();
-                        (row..row + count).for_each(take);
-                        (row, result.rows) = (row + count, result.rows + count);
-                    }
-                    Some(Dim::Rows(s)) => {
-                        let picked = &piece.picked[s.0 as usize];
-                        picked.iter().for_each(|at| take(row + at));
-                        (row, result.rows) = (row + piece.count[s.0 as usize], result.rows + picked.len());
-                    }
                     // One value for the whole sequence, or for the whole batch: what the last piece saw holds.
                     Some(Dim::Sequences) | None => {
                         result.data.clear();
@@ -247,10 +286,62 @@ impl State {
                         result.data.extend_from_slice(&values[at * width..][..width]);
                         result.rows = 1;
                     }
-                    Some(Dim::Const(_) | Dim::Blocks(_) | Dim::Parts(..)) => unreachable!("a validated plan's outputs"),
+                    Some(dim) => {
+                        for at in rows_of(piece, dim, &mut row) {
+                            result.data.extend_from_slice(&values[at * width..][..width]);
+                            result.rows += 1;
+                        }
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Appends what a search found in every wanted row to its feeds' results.
+    pub(super) fn read_best(
+        &mut self,
+        plan: &Plan,
+        search: &Search,
+        pieces: &[Piece],
+        lengths: &Lengths,
+        results: &mut [Vec<Best>],
+    ) -> Result<(), RunError> {
+        let (places, values) = (&plan.buffers[search.places as usize], &plan.buffers[search.values as usize]);
+        let (dim, width) = (places.dims[0], search.count as usize);
+        let rows = lengths.of(dim) as usize;
+        let (mut at, mut what) = (vec![0u32; rows * width], vec![0f32; rows * width]);
+        if rows > 0 {
+            let memory = |slot: u32| self.slots[slot as usize].memory();
+            let (from, also) = (memory(places.slot), memory(values.slot));
+            let (at, what) = (bytemuck::cast_slice_mut(&mut at), bytemuck::cast_slice_mut(&mut what));
+            self.device.read_all(&mut [(from, at), (also, what)])?;
+        }
+        let mut row = 0;
+        for piece in pieces {
+            results[piece.feed].extend(rows_of(piece, dim, &mut row).into_iter().map(|row| {
+                let range = row * width..(row + 1) * width;
+                Best { places: at[range.clone()].to_vec(), values: what[range].to_vec() }
+            }));
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a buffer over tokens that a piece asked for; `next` is the piece's first row and becomes the one after it.
+fn rows_of(piece: &Piece, dim: Dim, next: &mut usize) -> Vec<usize> {
+    let first = *next;
+    match dim {
+        Dim::Picked(s) => {
+            *next += piece.picked[s.0 as usize].len();
+            (first..*next).collect()
+        }
+        Dim::Rows(s) => {
+            *next += piece.count[s.0 as usize];
+            piece.picked[s.0 as usize].iter().map(|row| first + row).collect()
+        }
+        Dim::Const(_) | Dim::Blocks(_) | Dim::Sequences | Dim::Parts(..) => {
+            unreachable!("a validated plan's outputs")
+        }
     }
 }
