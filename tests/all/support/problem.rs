@@ -98,7 +98,7 @@ fn of_model(tiny: &Tiny) -> Problem {
     let inputs = ["tokens", "source"].map(|n| (n.to_owned(), tiny.tokens(n)));
     let inputs: BTreeMap<_, _> = inputs.into_iter().filter(|(_, tokens)| !tokens.is_empty()).collect();
     let tokens = inputs["tokens"].len();
-    let runs = [tokens, tokens / 2].map(|prompt| Run { tokens, prompt }).to_vec();
+    let runs = vec![Run { tokens, prompt: tokens / 2 }];
     let stages = stages(tiny.model(), Format::F32);
     Problem { name: format!("models/{} f32", tiny.name), tolerance: 2e-5, stages, runs, inputs, quantised: false }
 }
