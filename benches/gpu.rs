@@ -211,6 +211,7 @@ fn length(dim: Dim, tokens: u64) -> u64 {
         Dim::Rows(_) | Dim::Picked(_) => tokens,
         Dim::Blocks(_) => tokens.div_ceil(llmc_artifact::plan::PAGE_TOKENS as u64),
         Dim::Sequences => 1,
+        Dim::Parts(_, size) => tokens.div_ceil(size as u64),
     }
 }
 
