@@ -4,7 +4,7 @@ export LLMC_CACHE ?= $(HOME)/.cache/llmc
 SMOLLM2 := $(LLMC_CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PROMPT  ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test bench bench-optimizer deps weights ptxas fmt lint
+.PHONY: demo test test-gpu bench-gpu bench bench-optimizer deps weights ptxas fmt lint
 
 demo: deps weights
 	cargo build --release --locked
@@ -14,8 +14,17 @@ demo: deps weights
 test: deps weights ptxas
 	tools/test.sh
 
+# What needs a GPU, and what stands in for one. Each part says so where it is skipped.
+test-gpu: deps weights
+	cargo test --locked --test all gpu:: -- --include-ignored --nocapture --test-threads 1
+
 bench: deps weights
 	tools/bench.sh
+
+# Attention, products and decoding on a GPU, then torch's figures for the same shapes; a word where there is none.
+bench-gpu: deps
+	cargo bench --locked --bench gpu
+	python3 benches/gpu_peers.py
 
 # What the optimizer takes for each block of the texts in models/: docs/performance.md.
 bench-optimizer: deps

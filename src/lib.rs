@@ -37,7 +37,7 @@ pub use llmc_runtime::chat::{ChatTemplate, Message};
 pub use llmc_runtime::sample::{SampleOptions, Sampler};
 pub use llmc_runtime::tokenizer::Tokenizer;
 pub use llmc_runtime::{
-    DeviceKind, Engine, EngineOptions, Feed, Finish, GenerateOptions, Generation, Inputs, Output, Role, Sequence,
+    Best, DeviceKind, Engine, EngineOptions, Feed, Finish, GenerateOptions, Generation, Inputs, Output, Role, Sequence,
     Session, Values, Want,
 };
 pub use loaded::Loaded;

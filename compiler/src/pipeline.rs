@@ -107,13 +107,14 @@ pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsuppor
     let leak = |seq| blocks.iter().find_map(|b| b.fused.leaks.get(&seq)).map(|leak| leak.sentence.clone());
     let appendable: Vec<_> = (0..model.seqs.len() as u8).map(|s| leak(SeqId(s)).map_or(Ok(()), Err)).collect();
     let list = KernelList::of(&planned);
-    let plan = plan::build(&model, &planned, &list, &appendable, |step, role, weight| {
+    let mut plan = plan::build(&model, &planned, &list, &appendable, |step, role, weight| {
         let block = blocks[step.block.0 as usize].lowered(role);
         let WeightSource { term, order } = &block.weights[weight];
         recipe::build(&model, step, &block.terms, *term, order)
     })?;
-    let kernels: Vec<_> =
-        list.specs.into_iter().map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
+    let mut specs = list.specs;
+    plan::best::add(&mut plan, &mut specs);
+    let kernels: Vec<_> = specs.into_iter().map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
     plan::verify(&plan, &kernels).unwrap_or_else(|e| panic!("plan: {e}"));
     Ok(Stages { model, blocks, plan, kernels })
 }

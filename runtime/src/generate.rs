@@ -78,6 +78,9 @@ impl Session {
     /// Appends a prompt (which may be empty when there are tokens) and then tokens that the sampler chooses, until one of
     /// the options' ends. `on_token` hears each token before the next one is computed, and may end it.
     ///
+    /// Where the sampler needs only the best of a token's output ([`Sampler::needs`]) and the artifact can search for as
+    /// many, the device finds them and nothing else is copied; the tokens are the same.
+    ///
     /// # Errors
     /// A model that cannot generate, no tokens to go on from, or as [`crate::Engine::step`].
     pub fn generate(
@@ -98,6 +101,7 @@ impl Session {
                 .help("begin with the tokenizer's begin-of-text token"));
         }
         prompt.iter().for_each(|token| sampler.accept(*token));
+        let few = sampler.needs().filter(|count| *count <= self.engine().most_best());
         let mut tokens = Vec::new();
         let start = Instant::now();
         let finish = loop {
@@ -108,10 +112,16 @@ impl Session {
                 break Finish::Bound;
             }
             if !tokens.is_empty() {
-                self.run_chosen()?;
+                match few {
+                    Some(count) => self.run_chosen_best(count)?,
+                    None => self.run_chosen()?,
+                }
                 stats.steps += 1;
             }
-            let token = sampler.sample(self.logits());
+            let token = match self.best() {
+                Some(best) => sampler.sample_best(&best.places, &best.values),
+                None => sampler.sample(self.logits()),
+            };
             sampler.accept(token);
             self.choose(token);
             if options.stop.contains(&token) {

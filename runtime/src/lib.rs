@@ -19,7 +19,7 @@ pub mod utf8;
 pub mod weights;
 
 pub use device::{Device, DeviceKind};
-pub use engine::{Engine, EngineOptions, Feed, Inputs, Output, Role, Sequence, Values, Want};
+pub use engine::{Best, Engine, EngineOptions, Feed, Inputs, Output, Role, Sequence, Values, Want};
 pub use error::{FileCode, FileError};
 pub use generate::{Finish, GenerateOptions, Generation, GenerationStats, peak_memory};
 pub use llmc_artifact::Artifact;

@@ -102,11 +102,36 @@ impl RunError {
         self
     }
 
+    /// A device's word that it has no room, told of what did not fit: so many bytes, with so many free. Other errors stay
+    /// what they are.
+    pub(crate) fn without_room(self, part: impl fmt::Display, bytes: u64, free: u64, help: &str) -> RunError {
+        match self {
+            RunError::Run { code: RunCode::Memory, .. } => {
+                let found = format!("{} asked for, {} free", Size(bytes), Size(free));
+                RunError::new(RunCode::Memory, part, found).help(help)
+            }
+            other => other,
+        }
+    }
+
     /// The stable code, such as `E0803`.
     pub fn code(&self) -> &'static str {
         match self {
             RunError::Run { code, .. } => code.code(),
             RunError::Artifact(e) => e.code(),
+        }
+    }
+}
+
+/// A number of bytes for people.
+pub(crate) struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n >= 1 << 30 => write!(f, "{:.2} GiB", n as f64 / (1u64 << 30) as f64),
+            n if n >= 1 << 20 => write!(f, "{:.1} MiB", n as f64 / (1 << 20) as f64),
+            n => write!(f, "{n} bytes"),
         }
     }
 }

@@ -87,6 +87,11 @@ pub fn greedy(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
+/// A logit as it is ordered: NaN like minus infinity, both zeros equal.
+fn order(x: f32) -> f64 {
+    if x.is_nan() { f64::NEG_INFINITY } else { x as f64 + 0.0 }
+}
+
 /// The natural logarithm of a token's probability under softmax.
 ///
 /// # Panics
@@ -109,7 +114,7 @@ pub struct Sampler {
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     token: u32,
-    /// The logit, divided by the temperature.
+    /// The logit, as it is ordered.
     logit: f64,
     /// In proportion to the probability; the greatest is 1.
     weight: f64,
@@ -134,6 +139,33 @@ impl Sampler {
         }
     }
 
+    /// How many of the greatest logits decide what is drawn; `None` when all do: under a repeat penalty, which may lower
+    /// the greatest, and at a temperature without a top-k, for a cut by probability needs the sum over all.
+    pub fn needs(&self) -> Option<usize> {
+        let SampleOptions { temperature, top_k, repeat_penalty, .. } = self.options;
+        match (repeat_penalty == 1.0, temperature == 0.0, top_k) {
+            (false, _, _) | (true, false, 0) => None,
+            (true, true, _) => Some(1),
+            (true, false, k) => Some(k),
+        }
+    }
+
+    /// The token that [`Sampler::sample`] would draw from all logits, by the greatest of them: as many as
+    /// [`Sampler::needs`] says, greatest first, the lower token of equals.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn sample_best(&mut self, tokens: &[u32], logits: &[f32]) -> u32 {
+        let count = self.needs().expect("sampling needs all logits");
+        if self.options.temperature == 0.0 {
+            return tokens[0];
+        }
+        let entry = |(token, x): (&u32, &f32)| Candidate { token: *token, logit: order(*x), weight: 0.0 };
+        self.candidates.clear();
+        self.candidates.extend(tokens[..count].iter().zip(&logits[..count]).map(entry));
+        self.choose()
+    }
+
     /// The next token, by the last position's logits (`[vocab]`). It is not yet accepted.
     ///
     /// # Panics
@@ -149,6 +181,11 @@ impl Sampler {
             return most_probable(&self.candidates).token;
         }
         self.keep_top_k();
+        self.choose()
+    }
+
+    /// Draws one of the candidates, of which none is too improbable by its rank.
+    fn choose(&mut self) -> u32 {
         self.weigh();
         self.keep_top_p();
         let least = self.options.min_p as f64;
@@ -157,7 +194,7 @@ impl Sampler {
     }
 
     fn fill(&mut self, logits: &[f32]) {
-        let entry = |(i, x): (usize, &f32)| Candidate { token: i as u32, logit: tame(*x), weight: 0.0 };
+        let entry = |(i, x): (usize, &f32)| Candidate { token: i as u32, logit: order(*x), weight: 0.0 };
         self.candidates.clear();
         self.candidates.extend(logits.iter().enumerate().map(entry));
     }
@@ -177,9 +214,11 @@ impl Sampler {
 
     fn keep_top_k(&mut self) {
         let k = self.options.top_k;
-        if k > 0 && k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(k - 1, before);
-            self.candidates.truncate(k);
+        if k > 0 {
+            if k < self.candidates.len() {
+                self.candidates.select_nth_unstable_by(k - 1, before);
+                self.candidates.truncate(k);
+            }
             // The selection leaves an order that only this library version fixes.
             self.candidates.sort_unstable_by(before);
         }
@@ -187,8 +226,8 @@ impl Sampler {
 
     fn weigh(&mut self) {
         let temperature = self.options.temperature as f64;
-        let top = most_probable(&self.candidates).logit;
-        self.candidates.iter_mut().for_each(|c| c.weight = exp((c.logit - top) / temperature));
+        let top = finite(most_probable(&self.candidates).logit);
+        self.candidates.iter_mut().for_each(|c| c.weight = exp((finite(c.logit) - top) / temperature));
     }
 
     fn keep_top_p(&mut self) {
@@ -235,7 +274,11 @@ fn most_probable(candidates: &[Candidate]) -> Candidate {
 
 /// A logit as a finite number, so that differences are never NaN.
 fn tame(x: f32) -> f64 {
-    if x.is_nan() { f32::MIN as f64 } else { x.clamp(f32::MIN, f32::MAX) as f64 }
+    finite(order(x))
+}
+
+fn finite(logit: f64) -> f64 {
+    logit.clamp(f32::MIN as f64, f32::MAX as f64)
 }
 
 /// Sebastiano Vigna's formulation of Steele, Lea and Flood's generator (OOPSLA 2014).
@@ -376,6 +419,17 @@ mod tests {
     }
 
     #[test]
+    fn a_penalty_or_an_uncut_temperature_needs_every_logit() {
+        let needs = |change: fn(&mut SampleOptions)| sampler(change).needs();
+        assert_eq!(needs(|o| o.temperature = 0.0), Some(1));
+        assert_eq!(needs(|o| (o.temperature, o.top_k) = (0.0, 7)), Some(1));
+        assert_eq!(needs(|o| o.top_k = 7), Some(7));
+        assert_eq!(needs(|_| ()), None);
+        assert_eq!(needs(|o| (o.temperature, o.repeat_penalty) = (0.0, 1.1)), None);
+        assert_eq!(needs(|o| (o.top_k, o.repeat_penalty) = (7, 1.1)), None);
+    }
+
+    #[test]
     fn options_without_meaning_are_refused() {
         let refused = |o: SampleOptions| Sampler::new(o).err().map(|e| e.option);
         let d = SampleOptions::default;
@@ -395,6 +449,31 @@ mod tests {
     }
 
     proptest! {
+        /// What is drawn from the best alone is what is drawn from all, with ties, infinities and NaN among them.
+        #[test]
+        fn the_best_decide_as_all_do(
+            logits in prop::collection::vec(prop_oneof![
+                Just(f32::NAN), Just(f32::NEG_INFINITY), Just(f32::INFINITY), Just(-0.0f32), Just(0.0f32),
+                Just(f32::MAX), Just(f32::MIN), (-3..3i32).prop_map(|n| n as f32), -5.0..5.0f32], 1..40),
+            greedy: bool, k in 1..45usize, top_p in 0.05..=1.0f32, min_p in 0.0..=0.5f32, seed: u64,
+        ) {
+            let mut all = sampler(|o| *o = SampleOptions {
+                temperature: if greedy { 0.0 } else { 0.8 }, top_k: k, top_p, min_p, seed, ..SampleOptions::default() });
+            let mut few = all.clone();
+            let count = few.needs().unwrap();
+            prop_assert_eq!(count, if greedy { 1 } else { k });
+            if count > logits.len() {
+                return Ok(());
+            }
+            let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+            let key = |t: &u32| { let x = logits[*t as usize]; if x.is_nan() { f32::NEG_INFINITY } else { x } };
+            order.sort_by(|a, b| key(b).partial_cmp(&key(a)).unwrap().then(a.cmp(b)));
+            let values: Vec<f32> = order.iter().map(|t| logits[*t as usize]).collect();
+            for _ in 0..6 {
+                prop_assert_eq!(all.sample(&logits), few.sample_best(&order, &values));
+            }
+        }
+
         #[test]
         fn the_exponential_is_the_exponential(x in -700.0..0.0f64) {
             prop_assert!((exp(x) / x.exp() - 1.0).abs() < 1e-14, "{} {}", exp(x), x.exp());

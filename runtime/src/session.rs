@@ -1,6 +1,6 @@
 //! One sequence of a model: the simple way to use an [`Engine`].
 
-use crate::engine::{Engine, Feed, Inputs, Output, Role, Sequence, Want};
+use crate::engine::{Best, Engine, Feed, Inputs, Output, Role, Sequence, Want};
 use crate::run_error::{RunCode, RunError};
 
 /// A sequence and the output of its last token.
@@ -24,12 +24,15 @@ pub struct Session {
     /// All tokens; those after the sequence's were chosen and not run yet.
     tokens: Vec<u32>,
     logits: Vec<f32>,
+    /// The best of them, where only those are known.
+    best: Option<Best>,
 }
 
 impl Session {
     /// A session without tokens.
     pub fn new(engine: &Engine) -> Session {
-        Session { engine: engine.clone(), sequence: engine.sequence(), tokens: Vec::new(), logits: Vec::new() }
+        let (tokens, logits) = (Vec::new(), Vec::new());
+        Session { engine: engine.clone(), sequence: engine.sequence(), tokens, logits, best: None }
     }
 
     /// The engine it runs on.
@@ -42,7 +45,8 @@ impl Session {
         &self.tokens
     }
 
-    /// The first output of the last token that ran, `[vocab]` for a language model; empty when it is not known.
+    /// The first output of the last token that ran, `[vocab]` for a language model; empty when it is not known, as after
+    /// a generation that asked for the best alone.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -62,7 +66,10 @@ impl Session {
         if !tokens.is_empty() {
             let outputs = self.feed(tokens, Role::Prompt, Want::Last)?;
             self.tokens.extend_from_slice(tokens);
-            self.logits = first_output(outputs)?.data;
+            self.set_logits(outputs)?;
+        }
+        if self.logits.is_empty() && self.best.is_some() {
+            self.run_last_again()?;
         }
         Ok(&self.logits)
     }
@@ -92,6 +99,7 @@ impl Session {
         let output = first_output(outputs)?;
         let row = output.data.len() / output.rows.max(1);
         self.logits = output.data[output.data.len() - row..].to_vec();
+        self.best = None;
         Ok(output)
     }
 
@@ -128,6 +136,7 @@ impl Session {
         if len < ran {
             self.sequence.rewind(len)?;
             self.logits.clear();
+            self.best = None;
         }
         self.tokens.truncate(len);
         Ok(())
@@ -140,12 +149,40 @@ impl Session {
 
     /// Runs the tokens that were chosen and not run.
     pub(crate) fn run_chosen(&mut self) -> Result<(), RunError> {
-        let chosen = self.tokens[self.sequence.len().min(self.tokens.len())..].to_vec();
+        let chosen = self.chosen();
         if !chosen.is_empty() {
             let outputs = self.feed(&chosen, Role::Generated, Want::Last)?;
-            self.logits = first_output(outputs)?.data;
+            self.set_logits(outputs)?;
         }
         Ok(())
+    }
+
+    /// The same where only so many of the greatest of the last one's output are wanted.
+    pub(crate) fn run_chosen_best(&mut self, count: usize) -> Result<(), RunError> {
+        let chosen = self.chosen();
+        if !chosen.is_empty() {
+            let inputs = Inputs::Tokens(&chosen);
+            let feed = Feed { sequence: &mut self.sequence, inputs, role: Role::Generated, want: Want::Last };
+            self.best = self.engine.step_best(&mut [feed], count)?.into_iter().flatten().next();
+            self.logits.clear();
+        }
+        Ok(())
+    }
+
+    /// What [`Session::run_chosen_best`] found, where it was the last to run.
+    pub(crate) fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
+    }
+
+    fn chosen(&self) -> Vec<u32> {
+        self.tokens[self.sequence.len().min(self.tokens.len())..].to_vec()
+    }
+
+    /// Runs the last token once more for all of its output. It was a chosen one: the best alone are asked for of no other.
+    fn run_last_again(&mut self) -> Result<(), RunError> {
+        let last = self.sequence.len() - 1;
+        self.sequence.rewind(last)?;
+        self.run_chosen()
     }
 
     /// The sequence behind it, for a step that runs its chosen token in a batch with others'.
@@ -156,6 +193,7 @@ impl Session {
     /// Notes the outputs of that step.
     pub(crate) fn set_logits(&mut self, outputs: Vec<Output>) -> Result<(), RunError> {
         self.logits = first_output(outputs)?.data;
+        self.best = None;
         Ok(())
     }
 

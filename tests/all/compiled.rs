@@ -3,8 +3,10 @@
 
 use crate::support::models::{self, golden_values};
 use llmc::{CompileOptions, DeviceKind, Engine, EngineOptions, Feed, Inputs, Loaded, Role, Want, compile};
+use llmc::{GenerateOptions, SampleOptions, Sampler, Session};
 use llmc_frontend::reference::{Evaluator, Inputs as Values};
 use llmc_runtime::sample::{greedy, log_probability};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// The caches hold f16 (11 bits) and everything else f32: what that rounding moves in a two-layer model.
@@ -119,6 +121,59 @@ fn a_fork_and_a_rewind_go_on_as_if_nothing_had_happened() {
     assert!(session.logits() == &want[79 * 64..]);
     session.rewind(66).expect("it is long enough");
     assert!(session.prefill(&tokens[66..]).expect("it runs") == &want[79 * 64..]);
+}
+
+/// The device searches for the best where they suffice; the tokens are those that all logits give.
+#[test]
+fn a_generation_from_the_best_is_that_from_all_logits() {
+    let loaded = tiny();
+    let engine = engine(&loaded, 2, 256);
+    assert_eq!(engine.most_best(), 40);
+    let greedy = SampleOptions::default();
+    let few = SampleOptions { temperature: 0.9, top_k: 7, top_p: 0.95, seed: 3, ..SampleOptions::default() };
+    let many = SampleOptions { top_k: 41, ..few.clone() };
+    let penalised = SampleOptions { repeat_penalty: 1.3, ..SampleOptions::default() };
+    for options in [greedy, few, many, penalised] {
+        let sampler = || Sampler::new(options.clone()).expect("options with a meaning");
+        let mut session = Session::new(&engine);
+        let ends = GenerateOptions { max_tokens: 20, stop: Vec::new() };
+        let made = session.generate(&TOKENS, &mut sampler(), &ends, |_| ControlFlow::Continue(()));
+        let made = made.unwrap_or_else(|e| panic!("{e}"));
+        let (mut slow, mut whole) = (sampler(), Session::new(&engine));
+        whole.prefill(&TOKENS).expect("it runs");
+        TOKENS.iter().for_each(|token| slow.accept(*token));
+        let mut want = Vec::new();
+        for n in 0..20 {
+            if n > 0 {
+                whole.step(want[n - 1]).expect("it runs");
+            }
+            let token = slow.sample(whole.logits());
+            slow.accept(token);
+            want.push(token);
+        }
+        assert_eq!(made.tokens, want, "{options:?}");
+        // What comes after it asks for all logits again.
+        let last = *want.last().expect("twenty");
+        assert!(session.prefill(&[]).expect("it runs") == whole.step(last).expect("it runs"));
+    }
+}
+
+#[test]
+fn logits_that_were_not_copied_are_computed_again() {
+    let loaded = tiny();
+    let engine = engine(&loaded, 1, 256);
+    let mut session = Session::new(&engine);
+    let ends = GenerateOptions { max_tokens: 4, stop: Vec::new() };
+    let mut sampler = Sampler::new(SampleOptions::default()).expect("greedy");
+    let made = session.generate(&TOKENS, &mut sampler, &ends, |_| ControlFlow::Continue(())).expect("it runs");
+    assert!(session.logits().is_empty(), "the best were enough");
+    // Without the token that was chosen last and has not run, the best of the one before are what is known.
+    session.rewind(TOKENS.len() + 3).expect("it is long enough");
+    let again = session.prefill(&[]).expect("it runs").to_vec();
+    let mut whole = Session::new(&engine);
+    whole.prefill(&TOKENS).expect("it runs");
+    made.tokens[..3].iter().for_each(|token| drop(whole.step(*token).expect("it runs").to_vec()));
+    assert!(again == whole.logits());
 }
 
 #[test]

@@ -279,7 +279,6 @@ pub fn explain(block: &BlockStages, number: u32, proofs: &Proofs, sources: &Sour
     }
 }
 
-/// What a stream's repairs say, as steps.
 /// A product with packed blocks as integer dots.
 fn in_blocks(format: Format) -> Step {
     let blocks = crate::blocks::product(format, Format::Act8);
@@ -289,6 +288,7 @@ fn in_blocks(format: Format) -> Step {
     Step { stage: "lower", law: law.name(), equation: law.equation(), before, after, place: None, short }
 }
 
+/// What a stream's repairs say, as steps.
 fn repairs(fused: &Fused, fold: &Fold, sources: &SourceMap) -> Vec<Step> {
     let mut out = Vec::new();
     for state in &fold.stream.states {

@@ -48,6 +48,15 @@ impl<'c> Emitter<'c> {
         built(self.builder.build_return(None));
     }
 
+    /// Returns from the function where the condition does not hold.
+    pub fn leave_unless(&self, condition: Val<'c>) {
+        let (leave, stay) = (self.block("leave"), self.block("stay"));
+        built(self.builder.build_conditional_branch(condition.int(), stay, leave));
+        self.builder.position_at_end(leave);
+        built(self.builder.build_return(None));
+        self.builder.position_at_end(stay);
+    }
+
     fn block(&self, name: &str) -> BasicBlock<'c> {
         self.context.append_basic_block(self.current(), name)
     }

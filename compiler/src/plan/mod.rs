@@ -4,6 +4,7 @@
 //! [`Plan`], the same for every target. A block's kernels are compiled once; each step launches them again with the
 //! weights, caches and values of its own layer.
 
+pub mod best;
 pub mod slots;
 mod text;
 mod verify;
@@ -385,6 +386,7 @@ impl<'a> Planner<'a> {
             caches: self.caches,
             prefill,
             decode,
+            best: Vec::new(),
         }
     }
 

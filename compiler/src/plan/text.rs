@@ -44,6 +44,11 @@ pub fn plan_text(plan: &Plan, kernels: &[String]) -> String {
     } else {
         launches(&mut out, "decode", &plan.decode.launches, plan, kernels);
     }
+    for best in &plan.best {
+        let name =
+            format!("the best {} of {}, where they are asked for", best.count, plan.outputs[best.output as usize].name);
+        launches(&mut out, &name, &best.launches, plan, kernels);
+    }
     out
 }
 

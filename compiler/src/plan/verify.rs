@@ -10,7 +10,8 @@ use llmc_artifact::plan::{Arg, Launch, Plan, Storage};
 /// # Errors
 /// A sentence about the first operand that is wrong.
 pub fn verify(plan: &Plan, kernels: &[Verified<KernelSpec>]) -> Result<(), String> {
-    for launch in plan.prefill.launches.iter().chain(&plan.decode.launches) {
+    let best = plan.best.iter().flat_map(|b| &b.launches);
+    for launch in plan.prefill.launches.iter().chain(&plan.decode.launches).chain(best) {
         let Some(spec) = kernels.get(launch.kernel as usize) else {
             return Err(format!("there is no kernel {}", launch.kernel));
         };

@@ -441,6 +441,7 @@ pub(crate) mod tests {
             }],
             prefill: RolePlan { launches: vec![launch.clone()] },
             decode: RolePlan { launches: vec![launch] },
+            best: vec![],
         };
         let kernel = KernelInfo {
             symbol: "k0".into(),

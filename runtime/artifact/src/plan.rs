@@ -148,8 +148,9 @@ impl Table {
 /// What a compiled kernel takes, in this order: operand pointers, table pointers, dims; and how it is launched.
 ///
 /// A CPU kernel is `extern "C" fn(pointers: *const *mut u8, dims: *const i64, begin: i64, end: i64, scratch: *mut u8)`
-/// with operands and tables in one array, and computes work items `begin..end`. A CUDA kernel takes the same as
-/// separate parameters, dims as `.s64`, and one thread block computes one work item.
+/// with operands and tables in one array, and computes work items `begin..end`. A CUDA kernel takes the pointers as
+/// separate parameters and after them the address of its dims in the device's memory, so that a captured launch is
+/// replayed with other lengths; one thread block computes one work item, and blocks beyond the last item do nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelInfo {
     /// Symbol in the target's code.
@@ -160,7 +161,7 @@ pub struct KernelInfo {
     pub tables: Vec<Table>,
     /// Lengths of the step that it asks for.
     pub dims: Vec<Dim>,
-    /// Number of work items: the product.
+    /// Number of work items: the product of constants and of lengths that it asks for.
     pub items: Vec<Dim>,
     /// Bytes of scratch memory for each worker (cpu) or bytes of dynamic shared memory for each block (cuda).
     pub scratch: u64,
@@ -282,6 +283,22 @@ pub struct RolePlan {
     pub launches: Vec<Launch>,
 }
 
+/// The greatest values of every row of an output, found where the output is. They come greatest first, the lower place
+/// first among equals; NaN counts as minus infinity, and both zeros are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Best {
+    /// [`Plan::outputs`]: one of rows with one more axis.
+    pub output: u32,
+    /// How many.
+    pub count: u32,
+    /// Run after either role's launches, where they are asked for. Only they touch the buffers that no role does.
+    pub launches: Vec<Launch>,
+    /// The buffer of their places along the axis, i32 `[rows, count]`.
+    pub places: u32,
+    /// The buffer of the values, f32 `[rows, count]`.
+    pub values: u32,
+}
+
 /// A compiled model's plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -303,6 +320,9 @@ pub struct Plan {
     pub prefill: RolePlan,
     /// Tokens that were generated.
     pub decode: RolePlan,
+    /// Searches that may follow either.
+    #[serde(default)]
+    pub best: Vec<Best>,
 }
 
 /// Code for one target.

@@ -9,8 +9,8 @@ use crate::dtype::Type;
 use crate::error::{ArtifactCode, ArtifactError};
 use crate::format::Format;
 use crate::plan::{
-    Arg, Buffer, Cache, KernelInfo, PAGE_TOKENS, PackedWeight, PageDim, Plan, PlanInput, PlanOutput, RolePlan, Storage,
-    TargetCode,
+    Arg, Best, Buffer, Cache, KernelInfo, Launch, PAGE_TOKENS, PackedWeight, PageDim, Plan, PlanInput, PlanOutput,
+    Storage, TargetCode,
 };
 use crate::scalar::Value;
 use std::fmt::Display;
@@ -54,7 +54,12 @@ impl Plan {
         targets.iter().try_for_each(|t| self.check_target(t))?;
         let kernels = targets.first().map(|t| t.kernels.as_slice());
         for (role, plan) in [("prefill", &self.prefill), ("decode", &self.decode)] {
-            self.check_role(role, plan, kernels)?;
+            self.check_launches(role, &plan.launches, kernels)?;
+        }
+        for (at, best) in self.best.iter().enumerate() {
+            let part = format!("search {at}");
+            self.check_best(best, &part)?;
+            self.check_launches(&part, &best.launches, kernels)?;
         }
         targets.iter().try_for_each(|t| check_same_kernels(t, kernels.unwrap_or(&[])))
     }
@@ -154,6 +159,8 @@ impl Plan {
             let symbol = k.symbol.bytes().all(|c| c.is_ascii_alphanumeric() || b"_$.".contains(&c));
             check(symbol && !k.symbol.is_empty(), &part, "a name", "one that an assembler takes")?;
             k.dims.iter().chain(&k.items).try_for_each(|d| self.check_dim(*d, &part))?;
+            let unknown = k.items.iter().find(|d| d.as_const().is_none() && !k.dims.contains(d));
+            check(unknown.is_none(), &part, "work items by a length that it does not ask for", "one of its lengths")?;
             k.tables.iter().try_for_each(|table| self.check_seq(table.seq(), &part))?;
             check(k.scratch <= MAX_SCRATCH, &part, format_args!("{} bytes of scratch", k.scratch), MAX_SCRATCH)?;
             check((1..=MAX_THREADS).contains(&k.threads), &part, format_args!("{} threads", k.threads), "1 to 1024")?;
@@ -161,8 +168,25 @@ impl Plan {
         Ok(())
     }
 
-    fn check_role(&self, role: &str, plan: &RolePlan, kernels: Option<&[KernelInfo]>) -> Checked {
-        for (at, launch) in plan.launches.iter().enumerate() {
+    fn check_best(&self, best: &Best, part: &str) -> Checked {
+        check_index(best.output, self.outputs.len(), part, "output")?;
+        let output = &self.buffers[self.outputs[best.output as usize].buffer as usize];
+        let rows = match output.dims.as_slice() {
+            [rows @ (Dim::Picked(_) | Dim::Rows(_)), Dim::Const(n)] if *n >= best.count as u64 => *rows,
+            _ => return check(false, part, dims_text(&output.dims), "rows of a sequence with as many values or more"),
+        };
+        for (buffer, format) in [(best.places, Format::I32), (best.values, Format::F32)] {
+            check_index(buffer, self.buffers.len(), part, "buffer")?;
+            let b = &self.buffers[buffer as usize];
+            let dims = [rows, Dim::Const(best.count as u64)];
+            let found = format!("{} {}", b.format, dims_text(&b.dims));
+            check(b.format == format && b.dims == dims, part, found, format_args!("{format} {}", dims_text(&dims)))?;
+        }
+        Ok(())
+    }
+
+    fn check_launches(&self, role: &str, launches: &[Launch], kernels: Option<&[KernelInfo]>) -> Checked {
+        for (at, launch) in launches.iter().enumerate() {
             let part = format!("launch {at} of {role}");
             if let Some(kernels) = kernels {
                 check_index(launch.kernel, kernels.len(), &part, "kernel")?;
@@ -259,6 +283,32 @@ mod tests {
         refuses("kernel `k0`", |_, t| t[0].kernels[0].items = vec![Dim::Parts(SeqId(1), 64)]);
         refuses("buffer `x`", |p, _| p.buffers[1].dims[0] = Dim::Parts(SeqId(0), 0));
         refuses("sequences", |p, _| p.seqs.clear());
+    }
+
+    #[test]
+    fn searches_must_be_of_an_output_s_rows() {
+        let search = |change: fn(&mut Best)| {
+            move |p: &mut Plan, _: &mut Vec<TargetCode>| {
+                let output = p.outputs[0].buffer as usize;
+                let dims = vec![p.buffers[output].dims[0], Dim::Const(1)];
+                let first = p.buffers.len() as u32;
+                for (name, format) in [("places", Format::I32), ("values", Format::F32)] {
+                    p.buffers.push(Buffer { name: name.into(), format, dims: dims.clone(), slot: 0 });
+                }
+                let mut best = Best { output: 0, count: 1, launches: vec![], places: first, values: first + 1 };
+                change(&mut best);
+                p.best = vec![best];
+            }
+        };
+        let mut a = sample();
+        search(|_| ())(&mut a.plan, &mut a.targets);
+        a.plan.validate(&a.targets).unwrap();
+        refuses("search 0", search(|b| b.output = 9));
+        refuses("search 0", search(|b| b.count = 2));
+        refuses("search 0", search(|b| b.count = u32::MAX));
+        refuses("search 0", search(|b| (b.places, b.values) = (b.values, b.places)));
+        refuses("search 0", search(|b| b.places = 99));
+        refuses("launch 0 of search 0", search(|b| b.launches = vec![Launch { kernel: 9, args: vec![] }]));
     }
 
     #[test]

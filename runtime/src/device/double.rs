@@ -69,6 +69,7 @@ pub fn model(encoder: Option<&str>, bound: Option<u64>, window: Option<u64>) -> 
         ],
         prefill: RolePlan { launches: vec![launch(0, &remember), launch(recall_kernel, &recall)] },
         decode: RolePlan { launches: vec![launch(1, &remember), launch(recall_kernel, &recall)] },
+        best: vec![],
     };
     let target = TargetCode { target: "double".into(), features: vec![], kernels: kernels(), code: vec![] };
     Artifact { plan, targets: vec![target], ..Artifact::default() }
@@ -100,12 +101,20 @@ pub struct Double {
     memory: Slab<Vec<u8>>,
     /// Runs that succeed before one fails.
     pub fail_after: Option<usize>,
+    /// Bytes that can still be allocated.
+    pub room: u64,
 }
 
 impl Double {
     /// A device on which everything works, or fails after that many runs.
     pub fn new(fail_after: Option<usize>) -> Double {
-        Double { kernels: kernels(), memory: Slab::new(), fail_after }
+        Double { kernels: kernels(), memory: Slab::new(), fail_after, room: 1 << 40 }
+    }
+
+    fn take(&mut self, bytes: u64) -> Result<(), RunError> {
+        let left = self.room.checked_sub(bytes);
+        self.room = left.ok_or_else(|| RunError::new(RunCode::Memory, "double", format_args!("{bytes} bytes")))?;
+        Ok(())
     }
 
     fn int(&self, memory: Memory, at: usize) -> usize {
@@ -154,19 +163,21 @@ impl Device for Double {
     }
 
     fn free_memory(&self) -> u64 {
-        1 << 20
+        self.room.min(1 << 20)
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Memory, RunError> {
+        self.take(bytes)?;
         Ok(self.memory.insert(vec![0; bytes as usize]))
     }
 
     fn import(&mut self, bytes: Bytes) -> Result<Memory, RunError> {
+        self.take(bytes.len() as u64)?;
         Ok(self.memory.insert(bytes.to_vec()))
     }
 
     fn release(&mut self, memory: Memory) {
-        self.memory.remove(memory);
+        self.room += self.memory.remove(memory).len() as u64;
     }
 
     fn write(&mut self, to: Memory, offset: u64, bytes: &[u8]) -> Result<(), RunError> {

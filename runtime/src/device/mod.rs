@@ -9,7 +9,9 @@ pub mod cuda;
 pub(crate) mod double;
 mod features;
 mod gpu;
+mod modules;
 pub mod sim;
+mod staging;
 
 use crate::run_error::RunError;
 use cpu::HostBytes;
@@ -132,6 +134,11 @@ pub trait Device: Send {
 
     /// Copies bytes out of memory.
     fn read(&mut self, from: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), RunError>;
+
+    /// Copies several pieces out of memory; a device that runs behind is waited for once.
+    fn read_all(&mut self, pieces: &mut [(Memory, &mut [u8])]) -> Result<(), RunError> {
+        pieces.iter_mut().try_for_each(|(from, bytes)| self.read(*from, 0, bytes))
+    }
 
     /// Copies `bytes` bytes between two places that do not overlap.
     fn copy(&mut self, from: (Memory, u64), to: (Memory, u64), bytes: u64) -> Result<(), RunError>;

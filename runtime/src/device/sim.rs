@@ -3,12 +3,13 @@
 //! Memory starts as zeros that count as written, as the other devices promise, so that what the simulator calls never
 //! written is shared memory only.
 
-use super::gpu::{choose_target, geometry};
+use super::gpu::{Counts, Program, Replays, Runs, choose_target};
 use super::{Bytes, Calls, Device, Memory, Slab};
 use crate::run_error::{RunCode, RunError};
 use llmc_artifact::plan::{KernelInfo, TargetCode};
 use llmc_ptx_sim::syntax::Module;
-use llmc_ptx_sim::{Counters, Kernel, Launch, Memory as Global, Program};
+use llmc_ptx_sim::{self as ptx_sim, Counters, Kernel, Launch, Memory as Global};
+use std::sync::Arc;
 
 /// The compute capability that is simulated.
 const CAPABILITY: (i32, i32) = (9, 0);
@@ -20,6 +21,9 @@ pub struct Sim {
     kernels: Vec<Kernel>,
     global: Global,
     memory: Slab<Allocation>,
+    /// Where the lengths of the launches lie, and how many fit.
+    lengths: Option<Allocation>,
+    replays: Option<Replays<Program>>,
     counters: Counters,
 }
 
@@ -58,16 +62,77 @@ impl Sim {
         let text = std::str::from_utf8(&chosen.code).map_err(|e| refused(&e))?;
         let mut global = Global::new();
         let module = Module::parse(text).map_err(|e| refused(&e))?;
-        let program = Program::load(module, &mut global).map_err(|e| refused(&e))?;
+        let program = ptx_sim::Program::load(module, &mut global).map_err(|e| refused(&e))?;
         let kernel = |info: &KernelInfo| program.kernel(&info.symbol).map_err(|e| refused(&e));
         let kernels = chosen.kernels.iter().map(kernel).collect::<Result<_, _>>()?;
         let target = TargetCode { code: Vec::new(), ..chosen.clone() };
-        Ok(Sim { target, kernels, global, memory: Slab::new(), counters: Counters::default() })
+        let (memory, counters) = (Slab::new(), Counters::default());
+        Ok(Sim { target, kernels, global, memory, lengths: None, replays: Some(Replays::new()), counters })
     }
 
     /// What all launches did so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How launches were run, for as long as this lives.
+    pub fn replays(&self) -> Arc<Counts> {
+        self.replays.as_ref().expect("no step is running").counts()
+    }
+
+    fn zeros(&mut self, what: &str, length: u64) -> Result<Allocation, RunError> {
+        let mut zeros = Vec::new();
+        let size = usize::try_from(length).unwrap_or(usize::MAX);
+        if zeros.try_reserve_exact(size).is_err() {
+            return Err(RunError::new(RunCode::Memory, NAME, format_args!("{length} bytes asked for")));
+        }
+        zeros.resize(size, 0);
+        Ok(Allocation { start: self.global.upload(what, zeros), length })
+    }
+
+    fn store(&mut self, place: u64, bytes: &[u8]) {
+        self.global.bytes_mut(place, bytes.len()).expect("memory from `allocate` is written").copy_from_slice(bytes);
+    }
+
+    /// Puts the lengths of the launches where kernels read them.
+    fn write_lengths(&mut self, dims: &[i64]) -> Result<u64, RunError> {
+        let bytes: Vec<u8> = dims.iter().flat_map(|d| d.to_le_bytes()).collect();
+        let length = bytes.len() as u64;
+        let fits = |place: &Allocation| place.length >= length;
+        if !self.lengths.as_ref().is_some_and(fits) {
+            self.lengths.take().into_iter().for_each(|old| self.global.free(old.start));
+            self.lengths = Some(self.zeros("the lengths", length.next_power_of_two())?);
+        }
+        let place = self.lengths.expect("made above");
+        self.store(place.start, &bytes);
+        Ok(place.start)
+    }
+}
+
+/// A recording is the program itself: what a GPU does with a captured graph, step by step.
+impl Runs for Sim {
+    type Recording = Program;
+
+    fn launch(&mut self, program: &Program) -> Result<(), RunError> {
+        for launch in &program.launches {
+            let kernel = &self.kernels[launch.kernel as usize];
+            let part = || format!("kernel `{}`", self.target.kernels[launch.kernel as usize].symbol);
+            let params = &program.params[launch.params.clone()];
+            let params = kernel.pack(params).map_err(|e| RunError::new(RunCode::Code, part(), e))?;
+            let shape = launch.shape;
+            let grid = Launch::new([shape.blocks, 1, 1], [shape.threads, 1, 1], params);
+            let counted = kernel.launch(&mut self.global, &Launch { shared: shape.shared, ..grid });
+            self.counters.add(&counted.map_err(|fault| RunError::new(RunCode::Device, part(), fault))?);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, program: &Program) -> Result<Program, RunError> {
+        Ok(program.clone())
+    }
+
+    fn replay(&mut self, recording: &Program) -> Result<(), RunError> {
+        self.launch(recording)
     }
 }
 
@@ -85,14 +150,8 @@ impl Device for Sim {
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Memory, RunError> {
-        let mut zeros = Vec::new();
-        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
-        if zeros.try_reserve_exact(length).is_err() {
-            return Err(RunError::new(RunCode::Memory, NAME, format_args!("{bytes} bytes asked for")));
-        }
-        zeros.resize(length, 0);
-        let start = self.global.upload("a buffer", zeros);
-        Ok(self.memory.insert(Allocation { start, length: bytes }))
+        let place = self.zeros("a buffer", bytes)?;
+        Ok(self.memory.insert(place))
     }
 
     fn import(&mut self, bytes: Bytes) -> Result<Memory, RunError> {
@@ -108,8 +167,7 @@ impl Device for Sim {
 
     fn write(&mut self, to: Memory, offset: u64, bytes: &[u8]) -> Result<(), RunError> {
         let target = self.memory.get(to).at(offset, bytes.len() as u64);
-        let place = self.global.bytes_mut(target, bytes.len()).expect("memory from `allocate` is written");
-        place.copy_from_slice(bytes);
+        self.store(target, bytes);
         Ok(())
     }
 
@@ -126,33 +184,26 @@ impl Device for Sim {
     }
 
     fn run(&mut self, calls: &Calls) -> Result<(), RunError> {
-        for call in &calls.calls {
-            let info = &self.target.kernels[call.kernel as usize];
-            let Some(shape) = geometry(info, call.items)? else { continue };
-            let kernel = &self.kernels[call.kernel as usize];
-            let part = || format!("kernel `{}`", info.symbol);
-            let pointers = calls.pointers[call.pointers.clone()].iter().map(|m| self.memory.get(*m).start);
-            let dims = calls.dims[call.dims.clone()].iter().map(|d| *d as u64);
-            let values: Vec<u64> = pointers.chain(dims).collect();
-            let params = kernel.pack(&values).map_err(|e| RunError::new(RunCode::Code, part(), e))?;
-            let launch =
-                Launch { shared: shape.shared, ..Launch::new([shape.blocks, 1, 1], [shape.threads, 1, 1], params) };
-            let counted = kernel.launch(&mut self.global, &launch);
-            self.counters.add(&counted.map_err(|fault| RunError::new(RunCode::Device, part(), fault))?);
-        }
-        Ok(())
+        let lengths = self.write_lengths(&calls.dims)?;
+        let program = Program::new(calls, &self.target.kernels, lengths, |m| self.memory.get(m).start)?;
+        let mut replays = self.replays.take().expect("no step is running");
+        let done = replays.run(self, program);
+        self.replays = Some(replays);
+        done
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use llmc_artifact::plan::KernelInfo;
+    use llmc_artifact::{Dim, SeqId};
+    use std::sync::atomic::Ordering;
 
     const TWICE: &str = ".version 7.0 .target sm_80 .address_size 64
-        .visible .entry twice(.param .u64 x, .param .u64 y) {
+        .visible .entry twice(.param .u64 x, .param .u64 y, .param .u64 lengths) {
             .reg .b32 %r<3>; .reg .b64 %rd<5>; .reg .pred %p<2>;
-            mov.u32 %r1, %ctaid.x; mul.wide.u32 %rd1, %r1, 4; mov.u32 %r1, %tid.x;
+            ld.param.u64 %rd1, [lengths]; ld.global.u32 %r2, [%rd1]; mov.u32 %r1, %ctaid.x;
+            setp.ge.u32 %p1, %r1, %r2; @%p1 ret; mul.wide.u32 %rd1, %r1, 4; mov.u32 %r1, %tid.x;
             setp.ne.u32 %p1, %r1, 0; @%p1 ret;
             ld.param.u64 %rd2, [x]; add.u64 %rd2, %rd2, %rd1; ld.global.u32 %r2, [%rd2]; add.u32 %r2, %r2, %r2;
             ld.param.u64 %rd3, [y]; add.u64 %rd3, %rd3, %rd1; st.global.u32 [%rd3], %r2; ret; }";
@@ -162,8 +213,8 @@ mod tests {
             symbol: "twice".into(),
             operands: 2,
             tables: vec![],
-            dims: vec![],
-            items: vec![],
+            dims: vec![Dim::Rows(SeqId(0))],
+            items: vec![Dim::Rows(SeqId(0))],
             scratch: 0,
             threads: 32,
         };
@@ -177,22 +228,43 @@ mod tests {
         let (x, y) = (sim.allocate(8).unwrap(), sim.allocate(8).unwrap());
         sim.write(x, 4, &21u32.to_le_bytes()).unwrap();
         let mut calls = Calls::default();
-        calls.push(0, [x, y], [], 2);
+        calls.push(0, [x, y], [2], 2);
         sim.run(&calls).unwrap_or_else(|e| panic!("{e}"));
         let mut out = [0; 8];
         sim.read(y, 0, &mut out).unwrap();
         assert_eq!(out, [0, 0, 0, 0, 42, 0, 0, 0]);
         assert_eq!(sim.counters().global_written_bytes, 8);
-        calls.push(0, [x, y], [], 3);
+        calls.push(0, [x, y], [3], 3);
         let error = sim.run(&calls).unwrap_err();
         assert_eq!(error.code(), "E0811");
-        assert!(error.to_string().contains("line 6, block (2, 0, 0), thread (0, 0, 0)"), "{error}");
+        assert!(error.to_string().contains("line 7, block (2, 0, 0), thread (0, 0, 0)"), "{error}");
+    }
+
+    #[test]
+    fn a_replay_reads_the_lengths_of_its_own_step() {
+        let mut sim = open(TWICE).unwrap_or_else(|e| panic!("{e}"));
+        let (x, y) = (sim.allocate(16).unwrap(), sim.allocate(16).unwrap());
+        let ones: Vec<u8> = [1u32; 4].iter().flat_map(|n| n.to_le_bytes()).collect();
+        sim.write(x, 0, &ones).unwrap();
+        // Three items and four make a grid of four: the first step's last block must find nothing to do.
+        for (rows, want) in [(3, [2, 2, 2, 0]), (4, [2, 2, 2, 2]), (3, [2, 2, 2, 0])] {
+            sim.write(y, 0, &[0; 16]).unwrap();
+            let mut calls = Calls::default();
+            calls.push(0, [x, y], [rows], rows as u64);
+            sim.run(&calls).unwrap_or_else(|e| panic!("{e}"));
+            let mut out = [0; 16];
+            sim.read(y, 0, &mut out).unwrap();
+            assert_eq!(out.map(u32::from).chunks(4).map(|c| c[0]).collect::<Vec<_>>(), want);
+        }
+        let counts = sim.replays();
+        assert_eq!(counts.recorded.load(Ordering::Relaxed), 1);
+        assert_eq!(counts.replayed.load(Ordering::Relaxed), 2);
     }
 
     #[test]
     fn code_that_it_does_not_know_is_refused() {
         let error = open(&TWICE.replace("add.u32", "frob.u32")).err().expect("no such instruction");
         assert_eq!(error.code(), "E0803");
-        assert!(error.to_string().contains("6:"), "{error}");
+        assert!(error.to_string().contains("7:"), "{error}");
     }
 }

@@ -104,6 +104,11 @@ impl Lengths {
         }
     }
 
+    /// Its tokens, along all axes.
+    pub(super) fn tokens(&self) -> u64 {
+        self.rows.iter().sum()
+    }
+
     /// A dimension's length in this batch.
     pub(super) fn of(&self, dim: Dim) -> u64 {
         match dim {

@@ -5,7 +5,7 @@ use super::{Axis, Engine, EngineOptions, LoadStats, Shared, main_axis_and_input}
 use crate::device::cpu::HostBytes;
 use crate::device::{Bytes, Device, Memory};
 use crate::kv_cache::PagePool;
-use crate::run_error::{RunCode, RunError};
+use crate::run_error::{RunCode, RunError, Size};
 use llmc_artifact::plan::{PAGE_TOKENS, PackedWeight, Plan};
 use llmc_artifact::recipe::eval::{RecipeError, pack_into};
 use llmc_artifact::{Artifact, TensorData, Weights};
@@ -57,7 +57,11 @@ fn load_weights(
                     .help("give it with `--weights`, or build the artifact with it"));
             }
         };
-        loaded.push(device.import(bytes)?);
+        let memory = device.import(bytes).map_err(|e| {
+            let part = format!("weight `{}`, after {} of {} of weights", weight.name, Size(done), Size(total));
+            e.without_room(part, weight.bytes(), device.free_memory(), "use smaller weights, or `--device cpu`")
+        })?;
+        loaded.push(memory);
         done += weight.bytes();
         if let Some(progress) = &options.progress {
             progress(done, total);

@@ -16,11 +16,19 @@ use crate::kv_cache::{PagePool, Track};
 use crate::run_error::{RunCode, RunError};
 use batch::Piece;
 use inputs::Prepared;
-use llmc_artifact::plan::{Arg, Plan, PlanInput, RolePlan};
+use llmc_artifact::plan::{Arg, Best as Search, Plan, PlanInput, RolePlan};
 use llmc_artifact::{Artifact, Dim, SeqId, TensorData, Type};
 use state::State;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What runs in a step: a role's launches, and a search where the best of the first output are asked for.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    role: Role,
+    plan: &'a RolePlan,
+    search: Option<&'a Search>,
+}
 
 /// What an engine is made with.
 #[derive(Clone)]
@@ -106,6 +114,22 @@ pub struct Output {
     pub dims: Vec<u64>,
     /// `[rows, dims...]`.
     pub data: Vec<f32>,
+}
+
+/// The greatest values of one row of an output and their places, greatest first, the lower place first among equals. NaN
+/// counts as minus infinity, and both zeros are equal.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Best {
+    /// Places along the output's axis: tokens, for a language model.
+    pub places: Vec<u32>,
+    /// The values there.
+    pub values: Vec<f32>,
+}
+
+/// What a step gives: for each feed, its outputs, or the best of each of its wanted rows.
+struct Results {
+    outputs: Vec<Vec<Output>>,
+    best: Vec<Vec<Best>>,
 }
 
 /// The tokens of one sequence that an engine has seen: what its caches hold. Dropping it frees their pages.
@@ -270,7 +294,31 @@ impl Engine {
     /// # Panics
     /// When a sequence is another engine's.
     pub fn step(&self, feeds: &mut [Feed]) -> Result<Vec<Vec<Output>>, RunError> {
-        self.0.step(feeds)
+        Ok(self.0.step(feeds, None)?.outputs)
+    }
+
+    /// How many of the greatest values [`Engine::step_best`] can give at most; 0 where the artifact searches for none.
+    pub fn most_best(&self) -> usize {
+        self.0.searches().map(|b| b.count as usize).max().unwrap_or(0)
+    }
+
+    /// As [`Engine::step`], but gives for each feed and each of its wanted rows of the first output only `count` of the
+    /// greatest values. The device finds them, so that the rest is not copied.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    ///
+    /// # Panics
+    /// When `count` is 0 or more than [`Engine::most_best`].
+    pub fn step_best(&self, feeds: &mut [Feed], count: usize) -> Result<Vec<Vec<Best>>, RunError> {
+        let enough = self.0.searches().filter(|b| b.count as usize >= count).min_by_key(|b| b.count);
+        let search = enough.filter(|_| count > 0).expect("as many as the engine's artifact searches for");
+        let mut best = self.0.step(feeds, Some(search))?.best;
+        for row in best.iter_mut().flatten() {
+            row.places.truncate(count);
+            row.values.truncate(count);
+        }
+        Ok(best)
     }
 
     /// One feed's step; see [`Engine::step`].
@@ -301,7 +349,12 @@ impl Shared {
             .help("give the whole sequence at once, as `llmc eval` does"))
     }
 
-    fn step(&self, feeds: &mut [Feed]) -> Result<Vec<Vec<Output>>, RunError> {
+    /// The searches over the first output.
+    fn searches(&self) -> impl Iterator<Item = &Search> {
+        self.plan.best.iter().filter(|b| b.output == 0)
+    }
+
+    fn step(&self, feeds: &mut [Feed], search: Option<&Search>) -> Result<Results, RunError> {
         let mut prepared = Vec::with_capacity(feeds.len());
         for feed in feeds.iter() {
             let fresh = Prepared::new(self, feed)?;
@@ -311,7 +364,7 @@ impl Shared {
         inputs::check_shared(&self.plan, &prepared)?;
         let before: Vec<Vec<u64>> =
             feeds.iter().map(|f| f.sequence.tracks.iter().map(Track::length).collect()).collect();
-        let result = self.run_all(feeds, &mut prepared);
+        let result = self.run_all(feeds, &mut prepared, search);
         for (feed, lengths) in feeds.iter_mut().zip(before) {
             for ((track, length), axis) in feed.sequence.tracks.iter_mut().zip(lengths).zip(&self.axes) {
                 match (&result, axis.window) {
@@ -348,8 +401,14 @@ impl Shared {
         Ok(())
     }
 
-    fn run_all(&self, feeds: &mut [Feed], prepared: &mut [Prepared]) -> Result<Vec<Vec<Output>>, RunError> {
-        let mut results: Vec<Vec<Output>> = feeds.iter().map(|_| self.empty_outputs()).collect();
+    fn run_all(
+        &self,
+        feeds: &mut [Feed],
+        prepared: &mut [Prepared],
+        search: Option<&Search>,
+    ) -> Result<Results, RunError> {
+        let outputs = feeds.iter().map(|_| self.empty_outputs()).collect();
+        let mut results = Results { outputs, best: vec![Vec::new(); feeds.len()] };
         let mut state = self.state();
         for (role, plan) in [(Role::Prompt, &self.plan.prefill), (Role::Generated, &self.plan.decode)] {
             loop {
@@ -357,7 +416,8 @@ impl Shared {
                 if pieces.is_empty() {
                     break;
                 }
-                self.run_batch(&mut state, (role, plan), &pieces, feeds, prepared, &mut results)?;
+                let wanted = Wanted { role, plan, search };
+                self.run_batch(&mut state, wanted, &pieces, feeds, prepared, &mut results)?;
                 for piece in &pieces {
                     prepared[piece.feed].take(piece);
                 }
@@ -369,11 +429,11 @@ impl Shared {
     fn run_batch(
         &self,
         state: &mut State,
-        (role, plan): (Role, &RolePlan),
+        wanted: Wanted,
         pieces: &[Piece],
         feeds: &mut [Feed],
         prepared: &[Prepared],
-        results: &mut [Vec<Output>],
+        results: &mut Results,
     ) -> Result<(), RunError> {
         for piece in pieces {
             for (axis, track) in feeds[piece.feed].sequence.tracks.iter_mut().enumerate() {
@@ -384,11 +444,14 @@ impl Shared {
             }
         }
         let lengths = batch::Lengths::new(&self.plan, pieces, feeds);
-        state.ensure_buffers(&self.plan, role, &lengths)?;
+        state.ensure_buffers(&self.plan, wanted, &lengths)?;
         state.write_inputs(&self.plan, pieces, prepared)?;
-        state.write_tables(pieces, feeds, role, &lengths)?;
-        state.run(&self.plan, plan, &lengths)?;
-        state.read_outputs(&self.plan, pieces, &lengths, results)?;
+        state.write_tables(pieces, feeds, wanted, &lengths)?;
+        state.run(&self.plan, wanted, &lengths)?;
+        match wanted.search {
+            None => state.read_outputs(&self.plan, pieces, &lengths, &mut results.outputs)?,
+            Some(search) => state.read_best(&self.plan, search, pieces, &lengths, &mut results.best)?,
+        }
         for piece in pieces {
             let tracks = feeds[piece.feed].sequence.tracks.iter_mut();
             for (axis, track) in tracks.enumerate() {

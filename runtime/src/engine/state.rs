@@ -2,12 +2,15 @@
 
 use super::batch::{self, Lengths, Piece};
 use super::inputs::{self, Prepared};
-use super::{Feed, Output, Role, operand};
+use super::{Best, Feed, Output, Search, Wanted, operand};
 use crate::device::{Calls, Device, Memory};
 use crate::run_error::{RunCode, RunError};
 use llmc_artifact::Dim;
-use llmc_artifact::plan::{Arg, Plan, RolePlan, Storage, Table};
+use llmc_artifact::plan::{Arg, Launch, PAGE_TOKENS, Plan, Storage, Table};
 use std::collections::BTreeSet;
+
+/// The fewest bytes of a table.
+const LEAST_TABLE: u64 = 1024;
 
 /// Memory that grows when more is asked for.
 #[derive(Debug, Default)]
@@ -79,15 +82,21 @@ struct Needs {
 }
 
 impl Needs {
-    fn of(device: &dyn Device, plan: &Plan, role: &RolePlan) -> Needs {
-        let args = role.launches.iter().flat_map(|l| &l.args).filter_map(|arg| match arg {
+    /// What some launches touch.
+    fn of(device: &dyn Device, launches: &[Launch]) -> Needs {
+        let args = launches.iter().flat_map(|l| &l.args).filter_map(|arg| match arg {
             Arg::Buffer(b) => Some(*b),
             Arg::Weight(_) | Arg::Cache(_) => None,
         });
-        let ends = plan.inputs.iter().map(|i| i.buffer).chain(plan.outputs.iter().map(|o| o.buffer));
-        let kernels: BTreeSet<u32> = role.launches.iter().map(|l| l.kernel).collect();
+        let kernels: BTreeSet<u32> = launches.iter().map(|l| l.kernel).collect();
         let tables = kernels.iter().flat_map(|k| device.kernels()[*k as usize].tables.iter().copied());
-        Needs { buffers: args.chain(ends).collect(), tables: tables.collect() }
+        Needs { buffers: args.collect(), tables: tables.collect() }
+    }
+
+    /// With the inputs and outputs, which every step touches.
+    fn with_ends(mut self, plan: &Plan) -> Needs {
+        self.buffers.extend(plan.inputs.iter().map(|i| i.buffer).chain(plan.outputs.iter().map(|o| o.buffer)));
+        self
     }
 }
 
@@ -110,8 +119,9 @@ pub(super) fn caches_of(plan: &Plan, axis: usize) -> impl Iterator<Item = usize>
 impl State {
     pub(super) fn new(device: Box<dyn Device>, plan: &Plan, weights: Vec<Memory>, page_limit: u32) -> State {
         let slots = plan.buffers.iter().map(|b| b.slot as usize + 1).max().unwrap_or(0);
-        let needs = [&plan.prefill, &plan.decode].map(|role| Needs::of(&*device, plan, role));
-        let tables: BTreeSet<Table> = needs.iter().flat_map(|n| n.tables.iter().copied()).collect();
+        let needs = [&plan.prefill, &plan.decode].map(|role| Needs::of(&*device, &role.launches).with_ends(plan));
+        let searches = plan.best.iter().flat_map(|search| Needs::of(&*device, &search.launches).tables);
+        let tables: BTreeSet<Table> = needs.iter().flat_map(|n| n.tables.iter().copied()).chain(searches).collect();
         State {
             needs,
             weights,
@@ -130,11 +140,18 @@ impl State {
         for cache in caches_of(plan, axis) {
             let (room, page) = (&mut self.caches[cache], page_bytes(plan, cache));
             let have = if room.memory.is_none() { 0 } else { room.bytes / page.max(1) };
-            if room.memory.is_none() || room.bytes < pages as u64 * page {
-                // By a quarter: growing copies, but room that is never used counts too.
-                let ahead = (have + have / 4 + 1).min(self.page_limit as u64);
-                let want = (pages as u64).max(ahead);
-                room.grow(&mut *self.device, want * page)?;
+            if room.memory.is_some() && room.bytes >= pages as u64 * page {
+                continue;
+            }
+            // By a quarter: growing copies, but room that is never used counts too.
+            let (least, ahead) = (pages as u64, (have + have / 4 + 1).min(self.page_limit as u64));
+            let grown = room.grow(&mut *self.device, least.max(ahead) * page);
+            let grown = grown.or_else(|_| room.grow(&mut *self.device, least * page));
+            if let Err(e) = grown {
+                let part =
+                    format!("caches for {} tokens, at `{}`", least * PAGE_TOKENS as u64, plan.caches[cache].name);
+                let help = "shorten or drop sequences, or give the caches fewer bytes";
+                return Err(e.without_room(part, least * page, self.device.free_memory(), help));
             }
         }
         Ok(())
@@ -150,10 +167,17 @@ impl State {
         Ok(())
     }
 
-    /// Room for every buffer of the role at these lengths; buffers of one slot share it.
-    pub(super) fn ensure_buffers(&mut self, plan: &Plan, role: Role, lengths: &Lengths) -> Result<(), RunError> {
+    /// What a wanted search touches beyond its role.
+    fn needs_of_search(&self, wanted: Wanted) -> Needs {
+        Needs::of(&*self.device, wanted.search.map_or(&[], |search| &search.launches))
+    }
+
+    /// Room for every buffer that is wanted at these lengths; buffers of one slot share it.
+    pub(super) fn ensure_buffers(&mut self, plan: &Plan, wanted: Wanted, lengths: &Lengths) -> Result<(), RunError> {
         let mut sizes = vec![None; self.slots.len()];
-        for buffer in self.needs[role as usize].buffers.iter().map(|b| &plan.buffers[*b as usize]) {
+        let searched = self.needs_of_search(wanted);
+        for buffer in self.needs[wanted.role as usize].buffers.union(&searched.buffers) {
+            let buffer = &plan.buffers[*buffer as usize];
             let storage = Storage::Dense { dims: buffer.dims.clone() };
             let bytes = storage.bytes(buffer.format, |d| lengths.of(d)).ok_or_else(|| {
                 RunError::new(RunCode::Memory, format_args!("buffer `{}`", buffer.name), "more than any memory")
@@ -162,8 +186,16 @@ impl State {
             let size = &mut sizes[buffer.slot as usize];
             *size = (*size).max(Some(bytes));
         }
-        let wanted = self.slots.iter_mut().zip(sizes).filter_map(|(slot, bytes)| Some((slot, bytes?)));
-        wanted.map(|(slot, bytes)| slot.ensure(&mut *self.device, bytes)).collect()
+        for (slot, bytes) in sizes.into_iter().enumerate() {
+            let Some(bytes) = bytes else { continue };
+            if let Err(e) = self.slots[slot].ensure(&mut *self.device, bytes) {
+                let buffer = plan.buffers.iter().find(|b| b.slot as usize == slot).expect("a slot is some buffer's");
+                let part = format!("workspace of a step of {} tokens, at `{}`", lengths.tokens(), buffer.name);
+                let help = "give fewer tokens at a time: a smaller chunk, fewer sequences";
+                return Err(e.without_room(part, bytes, self.device.free_memory(), help));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn write_inputs(
@@ -194,24 +226,28 @@ impl State {
         &mut self,
         pieces: &[Piece],
         feeds: &[Feed],
-        role: Role,
+        wanted: Wanted,
         lengths: &Lengths,
     ) -> Result<(), RunError> {
-        let needed = &self.needs[role as usize].tables;
-        for (table, room) in self.tables.iter_mut().filter(|(table, _)| needed.contains(table)) {
+        let searched = self.needs_of_search(wanted).tables;
+        let needed = &self.needs[wanted.role as usize].tables;
+        let asked = |table: &Table| needed.contains(table) || searched.contains(table);
+        for (table, room) in self.tables.iter_mut().filter(|(table, _)| asked(table)) {
             self.words.clear();
             batch::fill_table(*table, pieces, feeds, lengths, &mut self.words);
             let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-            room.ensure(&mut *self.device, bytes.len() as u64)?;
+            // Room that grows seldom stays at its address, which launches that are replayed have in them.
+            room.ensure(&mut *self.device, (bytes.len() as u64).next_power_of_two().max(LEAST_TABLE))?;
             self.device.write(room.memory(), 0, bytes)?;
         }
         Ok(())
     }
 
-    pub(super) fn run(&mut self, plan: &Plan, role: &RolePlan, lengths: &Lengths) -> Result<(), RunError> {
+    pub(super) fn run(&mut self, plan: &Plan, wanted: Wanted, lengths: &Lengths) -> Result<(), RunError> {
         let mut calls = std::mem::take(&mut self.calls);
         calls.clear();
-        for launch in &role.launches {
+        let search = wanted.search.into_iter().flat_map(|s| &s.launches);
+        for launch in wanted.plan.launches.iter().chain(search) {
             let kernel = &self.device.kernels()[launch.kernel as usize];
             let items = kernel.items.iter().try_fold(1u64, |n, d| n.checked_mul(lengths.of(*d)));
             let items = items.filter(|n| i64::try_from(*n).is_ok()).ok_or_else(|| {
@@ -259,18 +295,7 @@ impl State {
             let mut row = 0;
             for (number, piece) in pieces.iter().enumerate() {
                 let result = &mut results[piece.feed][o];
-                let mut take = |row: usize| result.data.extend_from_slice(&values[row * width..][..width]);
                 match first {
-                    Some(Dim::Picked(s)) => {
-                        let count = piece.picked[s.0 as usize].len();
-                        (row..row + count).for_each(take);
-                        (row, result.rows) = (row + count, result.rows + count);
-                    }
-                    Some(Dim::Rows(s)) => {
-                        let picked = &piece.picked[s.0 as usize];
-                        picked.iter().for_each(|at| take(row + at));
-                        (row, result.rows) = (row + piece.count[s.0 as usize], result.rows + picked.len());
-                    }
                     // One value for the whole sequence, or for the whole batch: what the last piece saw holds.
                     Some(Dim::Sequences) | None => {
                         result.data.clear();
@@ -278,12 +303,62 @@ impl State {
                         result.data.extend_from_slice(&values[at * width..][..width]);
                         result.rows = 1;
                     }
-                    Some(Dim::Const(_) | Dim::Blocks(_) | Dim::Tokens(_) | Dim::Pages(_) | Dim::Parts(..)) => {
-                        unreachable!("a validated plan's outputs")
+                    Some(dim) => {
+                        for at in rows_of(piece, dim, &mut row) {
+                            result.data.extend_from_slice(&values[at * width..][..width]);
+                            result.rows += 1;
+                        }
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Appends what a search found in every wanted row to its feeds' results.
+    pub(super) fn read_best(
+        &mut self,
+        plan: &Plan,
+        search: &Search,
+        pieces: &[Piece],
+        lengths: &Lengths,
+        results: &mut [Vec<Best>],
+    ) -> Result<(), RunError> {
+        let (places, values) = (&plan.buffers[search.places as usize], &plan.buffers[search.values as usize]);
+        let (dim, width) = (places.dims[0], search.count as usize);
+        let rows = lengths.of(dim) as usize;
+        let (mut at, mut what) = (vec![0u32; rows * width], vec![0f32; rows * width]);
+        if rows > 0 {
+            let memory = |slot: u32| self.slots[slot as usize].memory();
+            let (from, also) = (memory(places.slot), memory(values.slot));
+            let (at, what) = (bytemuck::cast_slice_mut(&mut at), bytemuck::cast_slice_mut(&mut what));
+            self.device.read_all(&mut [(from, at), (also, what)])?;
+        }
+        let mut row = 0;
+        for piece in pieces {
+            results[piece.feed].extend(rows_of(piece, dim, &mut row).into_iter().map(|row| {
+                let range = row * width..(row + 1) * width;
+                Best { places: at[range.clone()].to_vec(), values: what[range].to_vec() }
+            }));
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a buffer over tokens that a piece asked for; `next` is the piece's first row and becomes the one after it.
+fn rows_of(piece: &Piece, dim: Dim, next: &mut usize) -> Vec<usize> {
+    let first = *next;
+    match dim {
+        Dim::Picked(s) => {
+            *next += piece.picked[s.0 as usize].len();
+            (first..*next).collect()
+        }
+        Dim::Rows(s) => {
+            *next += piece.count[s.0 as usize];
+            piece.picked[s.0 as usize].iter().map(|row| first + row).collect()
+        }
+        Dim::Const(_) | Dim::Blocks(_) | Dim::Sequences | Dim::Parts(..) => {
+            unreachable!("a validated plan's outputs")
+        }
     }
 }

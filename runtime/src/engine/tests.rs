@@ -5,6 +5,9 @@ use crate::device::double::{Double, GENERATED, VOCABULARY, answer, model};
 use crate::generate::{Finish, GenerateOptions};
 use crate::sample::{SampleOptions, Sampler};
 use crate::session::Session;
+use llmc_artifact::plan::{PackedWeight, Storage};
+use llmc_artifact::recipe::{Recipe, RecipeOp};
+use llmc_artifact::{Format, ScalarOp};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 
@@ -165,6 +168,46 @@ fn full_caches_say_so_and_recover() {
     b.prefill(&[2; 128]).unwrap();
     assert_eq!(b.step(3).unwrap_err().code(), "E0806");
     assert_eq!(b.tokens().len(), 128);
+}
+
+/// No tensors: for weights that are made of none.
+struct Nothing;
+
+impl TensorData for Nothing {
+    fn tensor_bytes(&self, _: &str) -> Option<&[u8]> {
+        None
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named_with_what_is_free() {
+    let mut artifact = model(None, None, None);
+    let nodes = vec![RecipeOp::Axis(0), RecipeOp::Map(ScalarOp::ToReal, vec![0])];
+    let recipe = Recipe { axes: vec![("a".into(), 1000)], nodes, root: 1, order: vec![0], ..Recipe::default() };
+    for name in ["first", "second"] {
+        let storage = Storage::Dense { dims: vec![Dim::Const(1000)] };
+        let weight = PackedWeight { name: name.into(), format: Format::F32, storage, recipe: recipe.clone() };
+        artifact.plan.weights.push(weight);
+    }
+    let options = EngineOptions { cache_bytes: Some(1 << 20), ..EngineOptions::default() };
+    let on = |room: u64| {
+        let mut device = Double::new(None);
+        device.room = room;
+        let engine = Engine::on(Box::new(device), &artifact, Some(&Nothing), &options)?;
+        let mut sequence = engine.sequence();
+        engine.feed(feed(&mut sequence, &[7; 256], Role::Prompt, Want::Last))
+    };
+    for (room, part, found) in [
+        (5000, "weight `second`, after 4000 bytes of 8000 bytes of weights", "4000 bytes asked for, 1000 bytes free"),
+        (8000 + 2000, "caches for 256 tokens, at `high`", "3072 bytes asked for, 976 bytes free"),
+        (8000 + 4096 + 100, "workspace of a step of 256 tokens, at `tokens`", "1024 bytes asked for, 100 bytes free"),
+    ] {
+        let error = on(room).expect_err("no room");
+        assert_eq!(error.code(), "E0805");
+        let text = error.to_string();
+        assert!(text.contains(part) && text.contains(found) && text.contains("help: "), "{text}");
+    }
+    assert!(on(1 << 20).is_ok());
 }
 
 #[test]

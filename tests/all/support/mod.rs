@@ -3,7 +3,9 @@
 pub mod cases;
 pub mod checkpoint;
 pub mod command;
+pub mod fragments;
 pub mod goal;
 pub mod interpreted;
 pub mod models;
+pub mod problem;
 pub mod tiny;

@@ -50,14 +50,15 @@ pub fn kernel<'c>(
     let e = emitter;
     let abi = Abi::of(spec);
     let pointers = spec.operands.len() + abi.tables.len();
-    let params: Vec<Param> = std::iter::repeat_n(Param::Pointer(GLOBAL), pointers)
-        .chain(std::iter::repeat_n(Param::Int, abi.dims.len()))
-        .collect();
+    let params = vec![Param::Pointer(GLOBAL); pointers + 1];
     let (_, values) = e.begin_grid_kernel(&spec.name, &params, threads);
     let operands = values[..spec.operands.len()].to_vec();
     let tables = abi.tables.iter().map(|t| (*t, values[abi.table(*t)])).collect();
-    let dims = abi.dims.iter().map(|d| (*d, values[pointers + abi.dim(*d)])).collect();
-    let args = Args { operands, tables, dims };
+    let dims = abi.dims.iter().map(|d| {
+        let place = e.offset(values[pointers], e.int(8 * abi.dim(*d) as i64));
+        (*d, e.load(Ty::I64, 1, place))
+    });
+    let args = Args { operands, tables, dims: dims.collect() };
     let (item, thread, shared) = (e.block_index(), e.thread_index(), e.shared_memory());
     let (used, most) = (Cell::new(0), Cell::new(0));
     let entry = Entry { emitter, spec, args: &args, item, threads, thread, shared, used, most };
@@ -73,9 +74,15 @@ impl<'a, 'c> Entry<'a, 'c> {
         Scope::new(self.emitter, self.spec, self.args)
     }
 
-    /// The block's index along each of these dimensions, row-major.
+    /// The block's index along each of these dimensions, row-major. A block beyond them returns: a grid is as large as a
+    /// captured launch may ever need, and lengths are known only where it runs. Nothing that a length bounds is read
+    /// before this.
     pub fn item_index(&self, scope: &Scope<'a, 'c>, dims: &[Dim]) -> Vec<Lane<'c>> {
         let e = self.emitter;
+        if dims.iter().any(|d| d.as_const().is_none()) {
+            let items = dims.iter().map(|d| scope.dim(*d)).reduce(|a, b| e.mul(a, b)).expect("one of them varies");
+            e.leave_unless(e.compare(Cmp::Lt, self.item, items));
+        }
         let mut rest = Lane::uniform(self.item);
         let mut index = Vec::with_capacity(dims.len());
         for (i, dim) in dims.iter().enumerate().rev() {

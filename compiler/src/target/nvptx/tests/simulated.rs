@@ -62,9 +62,12 @@ impl Simulated {
             let bytes: Vec<u8> = memory.tables[table].iter().flat_map(|x| x.to_le_bytes()).collect();
             values.push(global.constant(&format!("{table:?}"), Box::new(bytes)));
         }
+        let lengths: Vec<u8> = info.dims.iter().flat_map(|d| memory.dim(*d).to_le_bytes()).collect();
+        values.push(global.constant("lengths", Box::new(lengths)));
         let addresses = values.clone();
-        values.extend(info.dims.iter().map(|d| memory.dim(*d)));
-        let blocks: u64 = info.items.iter().map(|d| memory.dim(*d)).product();
+        // Where lengths decide, one block more than there are items: it must find nothing to do.
+        let more = info.items.iter().any(|d| d.as_const().is_none()) as u64;
+        let blocks = info.items.iter().map(|d| memory.dim(*d)).product::<u64>() + more;
         let params = kernel.pack(&values).expect("the kernel takes what its info says");
         let sizes = ([blocks as u32, 1, 1], [info.threads, 1, 1]);
         let launch = Launch { shared: info.scratch as u32, seed, ..Launch::new(sizes.0, sizes.1, params) };
