@@ -2,7 +2,7 @@
 
 use crate::source::{Source, Text};
 use crate::{Error, Loaded};
-use llmc_artifact::{Artifact, Checkpoint};
+use llmc_artifact::{Artifact, Checkpoint, Format};
 use llmc_compiler::cost::{self, Machine};
 use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_compiler::rules::{Law, Laws};
@@ -24,6 +24,9 @@ pub struct CompileOptions {
     pub models: Option<PathBuf>,
     /// The laws that the optimizer may apply: fewer change kernels and never results.
     pub laws: Laws,
+    /// What computed factors of cached elements of two bytes are rounded to: `F32` keeps them, `F16` and `BF16` are multiplied in
+    /// one step on GPUs.
+    pub activations: Format,
     /// What costs are measured by.
     pub machine: Machine,
 }
@@ -35,6 +38,7 @@ impl Default for CompileOptions {
             targets: vec!["cpu".to_owned()],
             models: None,
             laws: Laws::ALL,
+            activations: Format::F32,
             machine: Machine::default(),
         }
     }
@@ -61,7 +65,8 @@ pub fn compile(model: impl AsRef<Path>, options: &CompileOptions) -> Result<Load
             Ok(Loaded { artifact, checkpoint })
         }
         Source::Text(text, checkpoint) => {
-            let asked = Options { laws: options.laws, machine: options.machine.clone(), ..Options::default() };
+            let (laws, activations, machine) = (options.laws, options.activations, options.machine.clone());
+            let asked = Options { laws, activations, machine, ..Options::default() };
             let stages = stages_for(&text, checkpoint.as_deref(), &asked)?;
             let targets = (options.targets.iter())
                 .map(|t| stages.emit(t))

@@ -83,13 +83,16 @@ pub struct Options {
     pub laws: Laws,
     /// How cached reals are stored.
     pub cache: Format,
+    /// What factors that are computed, and multiplied with cached elements of two bytes, are rounded to: [`Format::F32`] keeps
+    /// them, `F16` and `BF16` let a GPU multiply them in one step.
+    pub activations: Format,
     /// The machine that every choice is costed by.
     pub machine: Machine,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { laws: Laws::default(), cache: Format::F16, machine: Machine::default() }
+        Options { laws: Laws::default(), cache: Format::F16, activations: Format::F32, machine: Machine::default() }
     }
 }
 
@@ -121,6 +124,7 @@ fn block_stages(model: &Model, id: BlockId, options: &Options) -> Result<BlockSt
         weights: facts::of_weights(model, id),
         picked: is_picked(model, id, block),
         cache: options.cache,
+        activations: options.activations,
         machine: options.machine.clone(),
         role: Role::Prefill,
     };

@@ -58,11 +58,40 @@ pub struct ModelArgs {
     #[cfg(feature = "compiler")]
     #[arg(long, value_name = "NAME")]
     pub disable_rule: Vec<String>,
+    /// What computed factors of cached keys and values are rounded to: f32 keeps them, f16 and bf16 are a step less for a GPU's
+    /// matrix instructions where the cache has that type.
+    #[cfg(feature = "compiler")]
+    #[arg(long, value_enum, default_value_t = Activations::F32)]
+    pub activations: Activations,
     /// What costs are measured by: generic (the default), sm_80, sm_90a, h200, host (read from this machine and
     /// measured), or a file. A build for GPUs alone takes the first of them.
     #[cfg(feature = "compiler")]
     #[arg(long, value_name = "NAME_OR_FILE")]
     pub machine: Option<String>,
+}
+
+/// A type that factors are multiplied in.
+#[cfg(feature = "compiler")]
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activations {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
+    /// The upper 16 bits of 32.
+    Bf16,
+}
+
+#[cfg(feature = "compiler")]
+impl Activations {
+    /// The storage format of that type.
+    pub fn format(self) -> llmc::Format {
+        match self {
+            Activations::F32 => llmc::Format::F32,
+            Activations::F16 => llmc::Format::F16,
+            Activations::Bf16 => llmc::Format::BF16,
+        }
+    }
 }
 
 /// Where a model runs.

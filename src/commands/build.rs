@@ -14,6 +14,7 @@ pub fn run(args: &BuildArgs) -> Result<(), Failure> {
         targets: args.target.clone(),
         models: args.model.models.clone(),
         laws: laws_without(&args.model.disable_rule)?,
+        activations: args.model.activations.format(),
         machine: machine(args.model.machine.as_deref(), &args.target)?,
     };
     let compiled = compile(&args.model.model, &options)?;

@@ -17,6 +17,7 @@ pub fn load(args: &ModelArgs, device: &DeviceArgs) -> Result<Loaded, Error> {
         targets: vec![target.to_owned()],
         models: args.models.clone(),
         laws: llmc::laws_without(&args.disable_rule)?,
+        activations: args.activations.format(),
         machine: llmc::machine(args.machine.as_deref(), &[target.to_owned()])?,
     };
     verified(llmc::compile(&args.model, &options)?, args)

@@ -30,8 +30,14 @@ fn try_blocks_on(name: &str, text: &str, format: Format, machine: &Machine) -> R
     (0..model.blocks.len())
         .map(|b| {
             let weights = weight_facts(&model, b, format);
-            let facts =
-                Facts { weights, picked: b == last, cache: Format::F16, machine: machine.clone(), role: Role::Prefill };
+            let facts = Facts {
+                weights,
+                picked: b == last,
+                cache: Format::F16,
+                activations: Format::F32,
+                machine: machine.clone(),
+                role: Role::Prefill,
+            };
             compile_block(&model.blocks[b], &model.axes, facts, Laws::ALL, &model.blocks[b].name)
         })
         .collect()

@@ -59,6 +59,8 @@ pub struct Facts {
     pub picked: bool,
     /// How cached reals are stored.
     pub cache: Format,
+    /// What factors of cached elements of two bytes are rounded to.
+    pub activations: Format,
     /// What costs are measured by.
     pub machine: Machine,
     /// Whose tokens run these kernels.

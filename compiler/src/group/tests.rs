@@ -43,7 +43,14 @@ impl Layer {
             whole_blocks: true,
         };
         let weights = self.orders.iter().enumerate().map(fact).collect();
-        Facts { weights, picked: false, cache: Format::F32, machine: Machine::default(), role: Role::Decode }
+        Facts {
+            weights,
+            picked: false,
+            cache: Format::F32,
+            activations: Format::F32,
+            machine: Machine::default(),
+            role: Role::Decode,
+        }
     }
 
     /// `1 / sqrt(mean[m](x * x) + eps)`.
@@ -314,7 +321,14 @@ fn random_block(seed: u64, size: usize) -> Option<Outcome> {
         whole_blocks: true,
     };
     let weights = terms.weights.iter().enumerate().map(fact).collect();
-    let facts = Facts { weights, picked: false, cache: Format::F32, machine: Machine::default(), role: Role::Decode };
+    let facts = Facts {
+        weights,
+        picked: false,
+        cache: Format::F32,
+        activations: Format::F32,
+        machine: Machine::default(),
+        role: Role::Decode,
+    };
     let run = || match fuse(&terms, &[("out".to_owned(), root)], facts.clone()) {
         Err(Unsupported(why)) => Outcome::Unsupported(why),
         Ok(fused) => {

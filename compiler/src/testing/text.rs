@@ -51,7 +51,8 @@ pub fn kernels_for(text: &str, machine: Machine) -> Result<Text, Unsupported> {
         &model.axes,
         &BlockFacts { quantised: vec![false; weights.len()], ..BlockFacts::default() },
     );
-    let facts = Facts { weights, picked: false, cache: Format::F32, machine, role: Role::Decode };
+    let (cache, activations) = (Format::F32, Format::F32);
+    let facts = Facts { weights, picked: false, cache, activations, machine, role: Role::Decode };
     let fused = fuse(&best.terms, &best.roots, facts)?;
     Ok(Text { model, fused, scale: 1.0 })
 }
