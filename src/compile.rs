@@ -26,7 +26,8 @@ pub struct CompileOptions {
     pub laws: Laws,
     /// What costs are measured by.
     pub machine: Machine,
-    /// How activations of plain weights are stored for their products: f32, f16 or bf16.
+    /// How activations of plain weights are stored for their products, and what computed factors of cached elements of two bytes
+    /// are rounded to: `F32` keeps them, `F16` and `BF16` are multiplied in one step on GPUs.
     pub activations: Format,
 }
 

@@ -32,7 +32,7 @@ pub mod source;
 #[cfg(feature = "compiler")]
 pub use compile::{CompileOptions, compile, compile_stages, laws_without, machine, model, stages, stages_for};
 pub use error::{Error, ModelError};
-pub use llmc_artifact::Artifact;
+pub use llmc_artifact::{Artifact, Format};
 pub use llmc_runtime::chat::{ChatTemplate, Message};
 pub use llmc_runtime::sample::{SampleOptions, Sampler};
 pub use llmc_runtime::tokenizer::Tokenizer;

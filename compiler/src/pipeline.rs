@@ -83,7 +83,8 @@ pub struct Options {
     pub laws: Laws,
     /// How cached reals are stored.
     pub cache: Format,
-    /// How activations of plain weights are stored for their products: f32, f16 or bf16.
+    /// How activations of plain weights are stored for their products, and what factors that are computed, and multiplied with
+    /// cached elements of two bytes, are rounded to: [`Format::F32`] keeps them, `F16` and `BF16` let a GPU multiply in one step.
     pub activations: Format,
     /// The machine that every choice is costed by.
     pub machine: Machine,

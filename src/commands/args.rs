@@ -65,8 +65,8 @@ pub struct ModelArgs {
     #[cfg(feature = "compiler")]
     #[arg(long, value_name = "NAME_OR_FILE")]
     pub machine: Option<String>,
-    /// How activations are stored for products with plain weights. With 16 bits a GPU multiplies them in one instruction;
-    /// each is then rounded, on every device alike.
+    /// How activations are stored for products with plain weights, and what computed factors of cached keys and values are
+    /// rounded to. With 16 bits a GPU multiplies them in one instruction; each is then rounded, on every device alike.
     #[cfg(feature = "compiler")]
     #[arg(long, value_enum, default_value_t = Activations::F32)]
     pub activations: Activations,

@@ -7,7 +7,7 @@ use llmc::{Artifact, DeviceKind, Engine, EngineOptions, Feed, Inputs, Role, Sequ
 use llmc_artifact::plan::RolePlan;
 use llmc_artifact::{Format, TensorData};
 use llmc_compiler::cost::Machine;
-use llmc_compiler::kernel::KernelExtent;
+use llmc_compiler::kernel::{Expr, KernelExtent, KernelSpec, Verified};
 use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_frontend::graph::{Model, Op};
 use llmc_frontend::reference::RandomTensors;
@@ -177,6 +177,25 @@ fn rows_that_see_nobody_are_the_reference_s() {
     for engine in [interpreted(&stages), compiled(&stages)] {
         let error = error(&run(&engine, &tiny, 3, 6), &reference(&tiny, &stages, 6));
         assert!(error < PLAIN, "relative error {error}");
+    }
+}
+
+/// Factors of cached elements rounded to their type: kernels say so, every target rounds alike, and few digits are lost.
+#[test]
+fn rounded_activations_agree() {
+    let tiny = Tiny::named("llama");
+    for (cache, tolerance) in [(Format::F16, F16_CACHE), (Format::BF16, 8.0 * F16_CACHE)] {
+        let options = Options { cache, activations: cache, ..Options::default() };
+        let stages = pipeline::run(tiny.model(), &options).unwrap_or_else(|e| panic!("{e}"));
+        let rounded = |k: &&Verified<KernelSpec>| k.exprs.0.iter().any(|(e, _)| matches!(e, Expr::Rounded(..)));
+        assert!(stages.kernels.iter().filter(rounded).count() > 0, "nothing is rounded");
+        let code = stages.emit("sm_80").unwrap_or_else(|e| panic!("{e}"));
+        let simulated = engine(&stages, device::open(DeviceKind::Sim, &[code]).unwrap_or_else(|e| panic!("{e}")));
+        let want = reference(&tiny, &stages, 6);
+        for (by, engine) in [("interpreter", interpreted(&stages)), ("cpu", compiled(&stages)), ("sim", simulated)] {
+            let error = error(&run(&engine, &tiny, 3, 6), &want);
+            assert!(error < tolerance, "{cache} by {by}: relative error {error}");
+        }
     }
 }
 

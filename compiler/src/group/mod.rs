@@ -62,7 +62,8 @@ pub struct Facts {
     pub picked: bool,
     /// How cached reals are stored.
     pub cache: Format,
-    /// How activations of plain weights are stored for their products.
+    /// How activations of plain weights are stored for their products, and what computed factors of cached elements of two
+    /// bytes are rounded to.
     pub activations: Format,
     /// What costs are measured by.
     pub machine: Machine,

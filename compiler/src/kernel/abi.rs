@@ -41,7 +41,7 @@ impl Abi {
                 Expr::Length(a) => needs.length(*a),
                 Expr::Sequence(a) => needs.sequence_of(*a),
                 Expr::Const(_) | Expr::Axis(_) | Expr::Load { .. } => {}
-                Expr::Result { .. } | Expr::Old(_) | Expr::Map(..) => {}
+                Expr::Result { .. } | Expr::Old(_) | Expr::Rounded(..) | Expr::Map(..) => {}
             }
         }
         let (tables, dims) = (needs.tables.into_iter().collect(), needs.dims.into_iter().collect());

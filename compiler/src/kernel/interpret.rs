@@ -243,6 +243,7 @@ impl Run<'_> {
                 results(*result, &there)
             }
             Expr::Old(r) => results(ResultRef(OLD | r.0), at),
+            Expr::Rounded(dtype, x) => Value::Real(rounded(*dtype, self.value(*x, at, results).real())),
             Expr::Map(op, args) => {
                 let args: Vec<Value> = args.iter().map(|a| self.value(*a, at, results)).collect();
                 op.evaluate(&args)
@@ -437,6 +438,16 @@ impl Run<'_> {
                 self.write(t.operand, n, all[p.at(t.rank) as usize].1 as f64);
             }
         }
+    }
+}
+
+/// A real as an element of this type holds it.
+fn rounded(dtype: DType, x: f64) -> f64 {
+    match dtype {
+        DType::F32 => x as f32 as f64,
+        DType::F16 => half::f16::from_f64(x).to_f64(),
+        DType::BF16 => half::bf16::from_f64(x).to_f64(),
+        DType::I32 | DType::I8 | DType::U8 => panic!("a real rounded to {dtype:?}"),
     }
 }
 

@@ -24,7 +24,7 @@ pub use verify::{SpecError, Verified, verify};
 
 use crate::cost::Role;
 use llmc_artifact::plan::Storage;
-use llmc_artifact::{Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
+use llmc_artifact::{DType, Dim, Format, ReduceOp, ScalarOp, SeqId, Type, Value};
 use serde::{Deserialize, Serialize};
 
 /// Index into [`KernelSpec::axes`].
@@ -132,6 +132,8 @@ pub enum Expr {
     },
     /// Only in a state's repair: another state's value before this block was folded in.
     Old(ResultRef),
+    /// A real rounded, to nearest even, to what an element type holds: a factor that is multiplied in that type.
+    Rounded(DType, ExprRef),
     /// A scalar operation.
     Map(ScalarOp, Vec<ExprRef>),
 }
@@ -164,7 +166,16 @@ impl Exprs {
             | Expr::Old(_) => Vec::new(),
             Expr::Load { index, .. } => index.clone(),
             Expr::Result { moved, .. } => moved.iter().map(|(_, e)| *e).collect(),
+            Expr::Rounded(_, x) => vec![*x],
             Expr::Map(_, args) => args.clone(),
+        }
+    }
+
+    /// The factors of a product, in order.
+    pub fn factors(&self, e: ExprRef) -> Vec<ExprRef> {
+        match &self[e] {
+            Expr::Map(ScalarOp::Mul, xs) => xs.iter().flat_map(|x| self.factors(*x)).collect(),
+            _ => vec![e],
         }
     }
 

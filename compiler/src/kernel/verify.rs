@@ -8,7 +8,7 @@ mod operand;
 
 use super::{AxisRef, Expr, ExprRef, KernelExtent, KernelSpec, OperandRef, ResultRef, Store};
 use llmc_artifact::plan::{PAGE_TOKENS, Storage};
-use llmc_artifact::{Format, Type};
+use llmc_artifact::{DType, Format, Type};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 
@@ -198,6 +198,10 @@ impl<'a> Checker<'a> {
                 Some(*ty)
             }
             Expr::Old(r) => self.results.get(r.0 as usize).map(|(ty, _)| *ty),
+            Expr::Rounded(dtype, x) => {
+                let real = matches!(dtype, DType::F32 | DType::F16 | DType::BF16) && earlier(x) == Some(Type::Real);
+                real.then_some(Type::Real)
+            }
             Expr::Map(op, args) => args.iter().map(earlier).collect::<Option<Vec<_>>>().and_then(|t| op.result(&t)),
         };
         match found {
@@ -212,7 +216,7 @@ impl<'a> Checker<'a> {
         ensure((root.0 as usize) < self.spec.exprs.0.len(), place, || "there is no such expression".into())?;
         for e in self.spec.exprs.reachable(&[root]) {
             match &self.spec.exprs[e] {
-                Expr::Const(_) | Expr::Map(..) | Expr::Load { .. } => {}
+                Expr::Const(_) | Expr::Rounded(..) | Expr::Map(..) | Expr::Load { .. } => {}
                 Expr::Axis(a) | Expr::Position(a) | Expr::Row(a) | Expr::Length(a) | Expr::Sequence(a) => {
                     self.mentioned(*a, scope, place)?;
                 }

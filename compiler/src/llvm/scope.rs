@@ -116,6 +116,7 @@ fn dependences(spec: &KernelSpec) -> Vec<Dependence> {
                 Dependence { results: true, axes: kept | indices.axes, loads: indices.loads }
             }
             Expr::Old(r) => Dependence { results: true, axes: result_axes(spec, *r), loads: false },
+            Expr::Rounded(_, x) => join(&[*x]),
             Expr::Map(_, args) => join(args),
         });
     }
@@ -405,6 +406,11 @@ impl<'a, 'c> Scope<'a, 'c> {
                 self.results.result(self, *result, &moved)
             }
             Expr::Old(r) => self.results.old(self, *r),
+            Expr::Rounded(dtype, x) => {
+                let e = self.emitter;
+                let round = |v: &[Val<'c>]| e.widen_stored(*dtype, e.narrow_stored(*dtype, v[0]));
+                e.lanewise(&[self.real(*x)], self.width, round)
+            }
             Expr::Map(op, args) => self.map(*op, args, self.spec.exprs.0[e.0 as usize].1, p),
         })
     }
@@ -531,6 +537,7 @@ pub fn operands_of(expr: &Expr) -> Vec<ExprRef> {
         | Expr::Old(_) => Vec::new(),
         Expr::Load { index, .. } => index.clone(),
         Expr::Result { moved, .. } => moved.iter().map(|(_, e)| *e).collect(),
+        Expr::Rounded(_, x) => vec![*x],
         Expr::Map(_, args) => args.clone(),
     }
 }

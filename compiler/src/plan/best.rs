@@ -7,6 +7,7 @@
 //! place among equals, parts lie in order, and the winners of a part in the order of the search, so that the whole
 //! prefers it too.
 
+use crate::cost::Role;
 use crate::kernel::{
     AxisRef, Body, Expr, ExprRef, Exprs, KernelAxis, KernelExtent, KernelSpec, Operand, OperandRef, Store, TopK,
 };
@@ -55,7 +56,12 @@ impl Shape {
             Dim::Picked(s) if grows(s) => KernelExtent::Picked(s),
             Dim::Rows(s) if grows(s) => KernelExtent::Rows(s),
             Dim::Picked(_) | Dim::Rows(_) => return None,
-            Dim::Const(_) | Dim::Blocks(_) | Dim::Sequences | Dim::Parts(..) => return None,
+            Dim::Const(_)
+            | Dim::Blocks(_)
+            | Dim::Tokens(_)
+            | Dim::Pages(_)
+            | Dim::Sequences
+            | Dim::Parts(..) => return None,
         };
         Some(Shape { buffer, rows, extent, length })
     }
@@ -267,7 +273,8 @@ impl Draft {
     }
 
     fn finish(self, body: Body) -> KernelSpec {
-        KernelSpec { name: self.name, axes: self.axes, operands: self.operands, exprs: self.exprs, body }
+        let Draft { name, axes, operands, exprs, .. } = self;
+        KernelSpec { name, role: Role::Prefill, axes, operands, exprs, body }
     }
 }
 

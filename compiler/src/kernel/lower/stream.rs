@@ -1,13 +1,14 @@
 //! The stream family: a fold with a tuple of states, and its finish.
 
 use super::expr::Place;
-use super::{AxisRef, Body, ExprRef, Kernel, KernelExtent, ResultRef};
+use super::{AxisRef, Body, Expr, ExprRef, Kernel, KernelExtent, Operand, ResultRef};
 use crate::alpha;
 use crate::group::{Fold, Work};
 use crate::kernel::{Dot, Repair, State as KernelState, Stream as KernelStream};
 use crate::normal::{Term, TermId};
 use crate::stream::{Moved, Shift, State};
-use llmc_artifact::{ScalarOp, Type};
+use llmc_artifact::plan::Storage;
+use llmc_artifact::{DType, ScalarOp, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 
 impl Kernel<'_, '_> {
@@ -94,6 +95,7 @@ impl Kernel<'_, '_> {
         self.lanes = over.iter().collect();
         let right = self.side(right);
         self.lanes.clear();
+        let left = self.factor_of(right, left);
         Dot { reduce, left, right }
     }
 
@@ -105,7 +107,47 @@ impl Kernel<'_, '_> {
     fn state(&mut self, state: &State, axes: &[AxisId], place: &Place) -> KernelState {
         let body = self.expr(state.body, place);
         let repair = self.repair(state, place);
-        KernelState { op: state.op, init: state.init, axes: self.all_axes(axes), body, repair }
+        let axes = self.all_axes(axes);
+        let body = self.rounded_factors(body, &axes);
+        KernelState { op: state.op, init: state.init, axes, body, repair }
+    }
+
+    /// Whether an expression is cached elements of two bytes as they are.
+    fn is_of_two_bytes(&self, e: ExprRef) -> bool {
+        let Expr::Load { operand, .. } = &self.exprs[e] else { return false };
+        let Operand { format, storage, .. } = &self.operands[operand.0 as usize];
+        matches!(storage, Storage::Paged { .. }) && matches!(format.plain(), Some(DType::F16 | DType::BF16))
+    }
+
+    /// What factors of elements of two bytes are rounded to, if they are.
+    fn rounding(&self) -> Option<DType> {
+        self.l.fused.facts.activations.plain().filter(|to| matches!(to, DType::F16 | DType::BF16))
+    }
+
+    /// A factor of an expression as it is multiplied.
+    fn factor_of(&mut self, right: ExprRef, factor: ExprRef) -> ExprRef {
+        match self.rounding().filter(|_| self.is_of_two_bytes(right)) {
+            Some(to) => self.exprs.add(Expr::Rounded(to, factor), Type::Real),
+            None => factor,
+        }
+    }
+
+    /// A body that is a product of cached elements along a state's axes with factors that have none of these: the factors' product
+    /// rounded.
+    fn rounded_factors(&mut self, body: ExprRef, axes: &[AxisRef]) -> ExprRef {
+        let factors = self.exprs.factors(body);
+        let varies = |k: &Self, e: ExprRef| {
+            k.exprs.reachable(&[e]).iter().any(|x| matches!(&k.exprs[*x], Expr::Axis(a) if axes.contains(a)))
+        };
+        let (with, without): (Vec<_>, Vec<_>) = factors.into_iter().partition(|f| varies(self, *f));
+        let [cached] = with[..] else { return body };
+        if self.rounding().is_none() || !self.is_of_two_bytes(cached) {
+            return body;
+        }
+        let mut times = |a, b| self.apply(ScalarOp::Mul, vec![a, b], Type::Real);
+        let Some(factor) = without.into_iter().reduce(&mut times) else { return body };
+        let factor = self.factor_of(cached, factor);
+        self.apply(ScalarOp::Mul, vec![factor, cached], Type::Real)
     }
 
     fn repair(&mut self, state: &State, place: &Place) -> Repair {

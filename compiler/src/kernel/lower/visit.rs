@@ -138,6 +138,7 @@ impl Blocks<'_> {
                 }
                 _ => self.truth(false),
             },
+            Expr::Rounded(_, x) => self.is(x, value),
             Expr::Axis(_)
             | Expr::Position(_)
             | Expr::Row(_)
@@ -220,7 +221,7 @@ impl Blocks<'_> {
             Expr::Axis(a) => *a == self.key,
             Expr::Result { .. } | Expr::Old(_) => true,
             Expr::Const(_) | Expr::Position(_) | Expr::Row(_) | Expr::Length(_) => false,
-            Expr::Sequence(_) | Expr::Load { .. } | Expr::Map(..) => false,
+            Expr::Sequence(_) | Expr::Load { .. } | Expr::Rounded(..) | Expr::Map(..) => false,
         })
     }
 
@@ -322,6 +323,6 @@ fn evaluate(exprs: &Exprs, e: ExprRef, row: i64, keys: Keys, rows: i64) -> Optio
             xs.map(|xs| op.evaluate(&xs))
         }
         Expr::Axis(_) | Expr::Row(_) | Expr::Sequence(_) => None,
-        Expr::Load { .. } | Expr::Result { .. } | Expr::Old(_) => None,
+        Expr::Load { .. } | Expr::Result { .. } | Expr::Old(_) | Expr::Rounded(..) => None,
     }
 }

@@ -90,6 +90,7 @@ impl<'a> Printer<'a> {
                 Expr::Result { moved, .. } => !moved.is_empty(),
                 Expr::Const(_) | Expr::Axis(_) | Expr::Position(_) => false,
                 Expr::Row(_) | Expr::Length(_) | Expr::Sequence(_) | Expr::Old(_) => false,
+                Expr::Rounded(..) => true,
             };
             if worth && uses[&e] > 1 {
                 let name = format!("v{}", self.lets.len());
@@ -147,6 +148,7 @@ impl<'a> Printer<'a> {
                 format!("{}{moves}", self.names.result(*result))
             }
             Expr::Old(r) => format!("old({})", self.names.result(*r)),
+            Expr::Rounded(dtype, x) => format!("{}({})", dtype.name(), self.top(*x)),
             Expr::Map(op, args) => return self.map(*op, args),
         };
         (text, Level::Atom)

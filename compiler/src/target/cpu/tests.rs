@@ -346,6 +346,8 @@ pub struct Attention {
     pub scale: f64,
     pub out: Format,
     pub picked: bool,
+    /// What factors are rounded to.
+    pub rounded: Option<DType>,
 }
 
 pub const PLAIN: Attention = Attention {
@@ -359,6 +361,7 @@ pub const PLAIN: Attention = Attention {
     scale: 1.0,
     out: Format::F32,
     picked: false,
+    rounded: None,
 };
 
 /// Online softmax over cached keys: running maximum from a floor, sum and value product repaired by it.
@@ -385,6 +388,7 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     let left = s.load(q, &[row, at_h, at_g, at_e]);
     let scale = s.real(a.scale);
     let left = s.map(ScalarOp::Mul, &[left, scale]);
+    let left = a.rounded.map_or(left, |to| s.expr(Expr::Rounded(to, left), Type::Real));
     let right = s.load(key_cache, &[at_k, at_h, at_e]);
     // The mask itself: what the keys' range says is only what need not be visited.
     let position = s.expr(Expr::Position(t), Type::Int);
@@ -403,7 +407,8 @@ pub fn attention(a: Attention) -> Verified<KernelSpec> {
     let moved = s.map(ScalarOp::Sub, &[old, max]);
     let repair = s.map(ScalarOp::Exp, &[moved]);
     let value = s.load(value_cache, &[at_k, at_h, at_f]);
-    let weighted = s.map(ScalarOp::Mul, &[z, value]);
+    let weight = a.rounded.map_or(z, |to| s.expr(Expr::Rounded(to, z), Type::Real));
+    let weighted = s.map(ScalarOp::Mul, &[weight, value]);
     let state = |op, init, axes, body, repair| State { op, init: Value::Real(init), axes, body, repair };
     let states = vec![
         state(ReduceOp::Max, -3e38, vec![], score, Repair::default()),

@@ -168,7 +168,7 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         let share = self.tile.shape.keys / self.tile.shape.sharers();
         let first = e.mul(place.share, e.int(share as i64));
         for ((pages, left), right) in self.tile.plan.dots.iter().zip(&self.memory.left).zip(&self.memory.dots) {
-            let own = left.place(e, e.add(place.row, place.group), e.mul(place.pair, e.int(2)));
+            let own = left.lane_place(e, place);
             let lane = right.lane_place(e, Depth::Columns, first);
             let mut sums = vec![[e.f32(0.0); 4]; self.keys.len()];
             for deep in 0..pages.width.div_ceil(ROWS) {
@@ -322,12 +322,14 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
                 shared.store(e, e.add(row, e.int(8)), column, [x[2], x[3]]);
             }
             e.barrier();
-            (shared, shared.place(e, row, e.mul(place.pair, e.int(2))))
+            (shared, shared.lane_place(e, place))
         });
         for deep in 0..self.tile.shape.keys / ROWS {
             let factor = match own {
                 Some((shared, at)) => shared.fragment(e, at, 2 * deep),
-                None => Left::of(e, [values[2 * deep as usize], values[2 * deep as usize + 1]]),
+                None => {
+                    Left::of(e, right.pages().precision(), [values[2 * deep as usize], values[2 * deep as usize + 1]])
+                }
             };
             self.multiply(&factor, right, Depth::Keys, (lane, deep), &mut sums);
         }

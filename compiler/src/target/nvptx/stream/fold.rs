@@ -5,7 +5,7 @@
 
 use super::block::{Block, Held, Memory};
 use super::finish::{Kept, finish};
-use super::left::{self, LeftRows};
+use super::left::{self, LeftRows, Precision};
 use super::plan::{GROUPS, Kind, Plan, ROWS, Shape};
 use super::right::{self, RightTile};
 use super::rows::TileRows;
@@ -160,13 +160,13 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
 
     fn memory(&self) -> Memory<'t, 'c> {
         let (entry, e, shape) = (self.entry, self.entry.emitter, self.shape);
-        let left = self.plan.dots.iter().map(|p| LeftRows::new(entry, shape.rows(), p.width)).collect();
+        let left = self.plan.dots.iter().map(|p| LeftRows::new(entry, p.precision(), shape.rows(), p.width)).collect();
         let products: Vec<_> = self.plan.states.iter().filter_map(Kind::pages).collect();
         let of_dots = self.plan.dots.iter().map(|p| (p, p.width.next_multiple_of(ROWS)));
         let sized: Vec<_> =
             of_dots.chain(products.iter().map(|p| (*p, shape.columns(p.width) * shape.sharers()))).collect();
         let right: u64 = sized.iter().map(|(p, padded)| right::bytes(p, shape.keys, *padded)).sum();
-        let out: u64 = products.iter().map(|p| left::bytes(shape.rows(), p.width)).sum();
+        let out: u64 = products.iter().map(|p| left::bytes(Precision::Split, shape.rows(), p.width)).sum();
         let room = entry.shared(Ty::I8, right.max(out));
         let mut at = 0;
         let mut tiles: Vec<RightTile> = Vec::new();
@@ -176,11 +176,8 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         }
         let products = tiles.split_off(self.plan.dots.len());
         let sharers = shape.sharers();
-        let factors = if sharers > 1 {
-            products.iter().map(|_| LeftRows::new(entry, shape.rows(), shape.keys)).collect()
-        } else {
-            vec![]
-        };
+        let factors = products.iter().filter(|_| sharers > 1);
+        let factors = factors.map(|t| LeftRows::new(entry, t.pages().precision(), shape.rows(), shape.keys)).collect();
         let parts = self.stream.states.iter().zip(&self.plan.states).map(|(state, kind)| match kind {
             Kind::Scalar if sharers > 1 => Some(entry.shared(self.kept_type(state.body), GROUPS * shape.rows() * 4)),
             Kind::Scalar | Kind::Product { .. } => None,
@@ -243,8 +240,9 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
                     Kept::Scalar(array, ty)
                 }
                 (Held::Product(sums), Kind::Product { pages, .. }) => {
-                    let array = LeftRows::within(e.offset(memory.room, e.int(at as i64)), pages.width);
-                    at += left::bytes(self.shape.rows(), pages.width);
+                    let array =
+                        LeftRows::within(e.offset(memory.room, e.int(at as i64)), Precision::Split, pages.width);
+                    at += left::bytes(Precision::Split, self.shape.rows(), pages.width);
                     let columns = self.shape.columns(pages.width);
                     let first = e.add(e.mul(place.share, e.int(columns as i64)), e.mul(place.pair, e.int(2)));
                     for (j, sum) in sums.iter().enumerate() {

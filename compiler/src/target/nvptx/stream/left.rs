@@ -1,94 +1,160 @@
 //! Left factors of matrix instructions: rows of numbers in shared memory or in registers.
 //!
-//! An `f32` is given to the TF32 instruction in two parts, its first 11 bits and the rest's first 11, so that a product with an
-//! element of two bytes is as exact as one of `f32`s. Depth is counted in eights: `values[h]` are columns `8 h + 2 t`, `8 h + 2 t + 1`
-//! of row `g`, then of row `g + 8`, as a sum of matrices lies in registers, so that sums are left factors as they are.
-//! Along the depth the instruction's own columns `t` and `t + 4` stand for `2 t` and `2 t + 1`, on both sides.
+//! A factor that the spec rounds to the type of what it is multiplied with is given to the instruction of that type. Any other is
+//! an `f32`, given to the TF32 instruction in two parts, its first 11 bits and the rest's first 11, so that a product with an
+//! element of two bytes is as exact as one of `f32`s; along the depth that instruction's columns `t` and `t + 4` then
+//! stand for `2 t` and `2 t + 1`, on both sides. Depth is counted in eights: `values[h]` are columns `8 h + 2 t`, `8 h + 2 t + 1` of
+//! row `g`, then of row `g + 8`, as a sum of matrices lies in registers, so that sums are left factors as they are.
 
-use crate::llvm::{Emitter, Mma, Ty, Val};
+use super::fold::Place;
+use crate::llvm::{CHUNK, Emitter, Mma, Ty, Val};
 use crate::target::nvptx::abi::Entry;
 use llmc_artifact::DType;
 
-/// Numbers from one row to the next: rows of a fragment fall into different banks.
-fn stride(width: u64) -> u64 {
-    let padded = width.next_multiple_of(16);
-    padded + (40 - padded % 32) % 32
+/// How a left factor is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// As an `f32`.
+    Split,
+    /// As a number of two bytes, which it is.
+    Halves(DType),
+}
+
+impl Precision {
+    fn bytes(self) -> u64 {
+        match self {
+            Precision::Split => 4,
+            Precision::Halves(_) => 2,
+        }
+    }
+
+    /// Numbers from one row to the next: rows of a fragment fall into different banks.
+    fn stride(self, width: u64) -> u64 {
+        let padded = width.next_multiple_of(16);
+        match self {
+            Precision::Split => padded + (40 - padded % 32) % 32,
+            Precision::Halves(_) => (padded / 8 | 1) * 8,
+        }
+    }
 }
 
 /// Bytes of an array of rows.
-pub fn bytes(rows: u64, width: u64) -> u64 {
-    rows * stride(width) * 4
+pub fn bytes(precision: Precision, rows: u64, width: u64) -> u64 {
+    rows * precision.stride(width) * precision.bytes()
 }
 
 /// Rows in shared memory.
 #[derive(Clone, Copy)]
 pub struct LeftRows<'c> {
     array: Val<'c>,
+    precision: Precision,
     stride: u64,
 }
 
 impl<'c> LeftRows<'c> {
     /// Room for rows.
-    pub fn new(entry: &Entry<'_, 'c>, rows: u64, width: u64) -> LeftRows<'c> {
-        LeftRows::within(entry.shared(Ty::F32, rows * stride(width)), width)
+    pub fn new(entry: &Entry<'_, 'c>, precision: Precision, rows: u64, width: u64) -> LeftRows<'c> {
+        LeftRows::within(entry.shared(Ty::I8, bytes(precision, rows, width)), precision, width)
     }
 
     /// Rows in an array of as many bytes as [`bytes`] says.
-    pub fn within(array: Val<'c>, width: u64) -> LeftRows<'c> {
-        LeftRows { array, stride: stride(width) }
+    pub fn within(array: Val<'c>, precision: Precision, width: u64) -> LeftRows<'c> {
+        LeftRows { array, precision, stride: precision.stride(width) }
     }
 
     /// The place of an element; both `i64`s.
     pub fn place(&self, e: &Emitter<'c>, row: Val<'c>, column: Val<'c>) -> Val<'c> {
-        e.element(self.array, Ty::F32, e.add(e.mul(row, e.int(self.stride as i64)), column))
+        let at = e.add(e.mul(row, e.int(self.stride as i64)), column);
+        e.offset(self.array, e.mul(at, e.int(self.precision.bytes() as i64)))
     }
 
     /// Writes two numbers side by side, from an even column on.
     pub fn store(&self, e: &Emitter<'c>, row: Val<'c>, column: Val<'c>, pair: [Val<'c>; 2]) {
-        let both = e.insert(e.insert(e.undefined(Ty::F32, 2), 0, pair[0]), 1, pair[1]);
-        e.store_aligned(self.place(e, row, column), both, 8);
+        let place = self.place(e, row, column);
+        match self.precision {
+            Precision::Split => {
+                let both = e.insert(e.insert(e.undefined(Ty::F32, 2), 0, pair[0]), 1, pair[1]);
+                e.store_aligned(place, both, 8);
+            }
+            Precision::Halves(dtype) => e.store(place, e.pack_halves(dtype, pair[0], pair[1])),
+        }
     }
 
-    /// The fragment of 16 rows from where this lane's `place` of row `g`, column `2 t` is, and eights of columns from `first` on.
+    /// Where this lane begins to read fragments of its warp's rows.
+    pub fn lane_place(&self, e: &Emitter<'c>, at: Place<'c>) -> Val<'c> {
+        match self.precision {
+            Precision::Split => self.place(e, e.add(at.row, at.group), e.mul(at.pair, e.int(2))),
+            Precision::Halves(_) => {
+                let lane = e.zext(e.lane_index(), Ty::I64);
+                let row = e.add(at.row, e.and(lane, e.int(15)));
+                self.place(e, row, e.mul(e.lshr(lane, e.int(4)), e.int(8)))
+            }
+        }
+    }
+
+    /// The fragment of 16 rows behind a lane's place, and of 16 columns from `first` eights on.
     pub fn fragment(&self, e: &Emitter<'c>, place: Val<'c>, first: u64) -> Left<'c> {
-        let at = |row: u64, eight: u64| {
-            let bytes = 4 * (row * self.stride + 8 * (first + eight));
-            let both = e.load_aligned(Ty::F32, 2, e.offset(place, e.int(bytes as i64)), 8);
-            [e.extract(both, 0), e.extract(both, 1)]
-        };
-        Left::of(e, [0, 1].map(|h| [at(0, h), at(8, h)]).map(|[a, b]| [a[0], a[1], b[0], b[1]]))
+        match self.precision {
+            Precision::Split => {
+                let at = |row: u64, eight: u64| {
+                    let bytes = 4 * (row * self.stride + 8 * (first + eight));
+                    let both = e.load_aligned(Ty::F32, 2, e.offset(place, e.int(bytes as i64)), 8);
+                    [e.extract(both, 0), e.extract(both, 1)]
+                };
+                let values = [0, 1].map(|h| [at(0, h), at(8, h)]).map(|[a, b]| [a[0], a[1], b[0], b[1]]);
+                Left::of(e, self.precision, values)
+            }
+            Precision::Halves(dtype) => {
+                let words = e.load_matrices(4, false, e.offset(place, e.int((first * CHUNK as u64) as i64)));
+                Left::Halves(dtype, [words[0], words[1], words[2], words[3]])
+            }
+        }
     }
 }
 
 /// A fragment of 16 rows and 16 columns.
-pub struct Left<'c> {
-    parts: [[[Val<'c>; 4]; 2]; 2],
+pub enum Left<'c> {
+    /// Of each eight columns the lower part, then the higher.
+    Split([[[Val<'c>; 4]; 2]; 2]),
+    /// As the instruction takes them.
+    Halves(DType, [Val<'c>; 4]),
 }
 
 impl<'c> Left<'c> {
     /// From numbers in registers.
-    pub fn of(e: &Emitter<'c>, values: [[Val<'c>; 4]; 2]) -> Left<'c> {
-        let halves = values.map(|x| {
-            let split = [x[0], x[2], x[1], x[3]].map(|v| {
-                let high = e.to_tf32(v);
-                let rest = e.sub(v, e.bits(high, Ty::F32));
-                [e.to_tf32(rest), high]
-            });
-            [0, 1].map(|part| split.map(|s| s[part]))
-        });
-        Left { parts: halves }
+    pub fn of(e: &Emitter<'c>, precision: Precision, values: [[Val<'c>; 4]; 2]) -> Left<'c> {
+        match precision {
+            Precision::Split => Left::Split(values.map(|x| {
+                let split = [x[0], x[2], x[1], x[3]].map(|v| {
+                    let high = e.to_tf32(v);
+                    let rest = e.sub(v, e.bits(high, Ty::F32));
+                    [e.to_tf32(rest), high]
+                });
+                [0, 1].map(|part| split.map(|s| s[part]))
+            })),
+            Precision::Halves(dtype) => {
+                let pairs = [(0, 0), (0, 2), (1, 0), (1, 2)];
+                Left::Halves(dtype, pairs.map(|(h, i)| e.pack_halves(dtype, values[h][i], values[h][i + 1])))
+            }
+        }
     }
 
     /// `sum + self * right`, where `right` has elements of two bytes: a register of each eight of the depth.
     pub fn multiply(&self, e: &Emitter<'c>, dtype: DType, right: [Val<'c>; 2], sum: [Val<'c>; 4]) -> [Val<'c>; 4] {
-        let mut sum = sum;
-        for (parts, pair) in self.parts.iter().zip(right) {
-            let (low, high) = e.unpack_halves(dtype, pair);
-            let right = [low, high].map(|x| e.bits(x, Ty::I32));
-            for part in parts {
-                sum = e.mma(Mma::TF32, *part, right, sum);
+        match self {
+            Left::Split(parts) => {
+                let mut sum = sum;
+                for (parts, pair) in parts.iter().zip(right) {
+                    let (low, high) = e.unpack_halves(dtype, pair);
+                    let right = [low, high].map(|x| e.bits(x, Ty::I32));
+                    for part in parts {
+                        sum = e.mma(Mma::TF32, *part, right, sum);
+                    }
+                }
+                sum
             }
+            Left::Halves(DType::BF16, left) => e.mma(Mma::BF16, *left, right, sum),
+            Left::Halves(_, left) => e.mma(Mma::F16, *left, right, sum),
         }
-        sum
     }
 }

@@ -4,13 +4,14 @@
 //! a dot's right factor and one factor of such a state are loads of pages whose elements have two bytes. Nothing is said
 //! about what the other expressions are.
 
+use super::left::Precision;
 use crate::kernel::{
     AxisRef, Dot, Expr, ExprRef, KernelExtent, KernelSpec, Operand, OperandRef, ResultRef, State, Stream,
 };
 use crate::target::nvptx::stores::points;
 use crate::target::nvptx::tuning::THREADS;
 use llmc_artifact::plan::{PAGE_TOKENS, PageDim, Storage};
-use llmc_artifact::{DType, Format, ReduceOp, ScalarOp};
+use llmc_artifact::{DType, Format, ReduceOp};
 
 /// Rows of a matrix instruction.
 pub const ROWS: u64 = 16;
@@ -52,6 +53,8 @@ pub struct Pages {
     pub dtype: DType,
     /// How they lie.
     pub run: Run,
+    /// Whether what they are multiplied with is rounded to their type.
+    pub halves: bool,
 }
 
 /// What a state needs.
@@ -157,19 +160,23 @@ impl Plan {
 
     /// Shared memory of a block, nearly.
     fn shared_bytes(&self, shape: Shape) -> u64 {
-        let left: u64 = self.dots.iter().map(|p| super::left::bytes(shape.rows(), p.width)).sum();
+        let left: u64 = self.dots.iter().map(|p| super::left::bytes(p.precision(), shape.rows(), p.width)).sum();
         let dots: u64 =
             self.dots.iter().map(|p| super::right::bytes(p, shape.keys, p.width.next_multiple_of(ROWS))).sum();
         let products = || self.states.iter().filter_map(Kind::pages);
         let padded = |p: &Pages| shape.columns(p.width) * shape.sharers();
         let right: u64 = dots + products().map(|p| super::right::bytes(p, shape.keys, padded(p))).sum::<u64>();
-        let out: u64 = products().map(|p| super::left::bytes(shape.rows(), p.width)).sum();
-        let shared = if shape.sharers() > 1 {
-            products().count() as u64 * super::left::bytes(shape.rows(), shape.keys)
-        } else {
-            0
-        };
+        let out: u64 = products().map(|p| super::left::bytes(Precision::Split, shape.rows(), p.width)).sum();
+        let shared = products().map(|p| super::left::bytes(p.precision(), shape.rows(), shape.keys)).sum::<u64>();
+        let shared = if shape.sharers() > 1 { shared } else { 0 };
         left + right.max(out) + shared + self.states.len() as u64 * shape.rows() * GROUPS * 4 * 8
+    }
+}
+
+impl Pages {
+    /// How a left factor is multiplied with them.
+    pub fn precision(&self) -> Precision {
+        if self.halves { Precision::Halves(self.dtype) } else { Precision::Split }
     }
 }
 
@@ -191,7 +198,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn dot(&self, dot: &Dot) -> Option<Pages> {
-        self.pages(dot.right, &dot.reduce)
+        self.pages(dot.right, &dot.reduce, &[dot.left])
     }
 
     fn state(&self, state: &State) -> Option<Kind> {
@@ -202,19 +209,11 @@ impl Reader<'_> {
         if state.axes.is_empty() {
             return self.is_plain(&[state.body]).then_some(Kind::Scalar);
         }
-        let all = self.factors(state.body);
+        let all = self.spec.exprs.factors(state.body);
         let (with, factors): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| self.reads(&[*f], &state.axes));
         let [load] = with[..] else { return None };
-        let pages = self.pages(load, &state.axes)?;
+        let pages = self.pages(load, &state.axes, &factors)?;
         (state.op == ReduceOp::Sum && self.is_plain(&factors)).then_some(Kind::Product { factors, pages })
-    }
-
-    /// The factors of a product, in order.
-    fn factors(&self, e: ExprRef) -> Vec<ExprRef> {
-        match &self.spec.exprs[e] {
-            Expr::Map(ScalarOp::Mul, xs) => xs.iter().flat_map(|x| self.factors(*x)).collect(),
-            _ => vec![e],
-        }
     }
 
     /// Whether expressions depend on one of these axes themselves.
@@ -240,12 +239,13 @@ impl Reader<'_> {
             | Expr::Length(_)
             | Expr::Sequence(_)
             | Expr::Load { .. }
+            | Expr::Rounded(..)
             | Expr::Map(..) => true,
         })
     }
 
     /// A load of pages of two bytes at the key, the other indices made of constant axes alone.
-    fn pages(&self, e: ExprRef, columns: &[AxisRef]) -> Option<Pages> {
+    fn pages(&self, e: ExprRef, columns: &[AxisRef], left: &[ExprRef]) -> Option<Pages> {
         let Expr::Load { operand, index } = &self.spec.exprs[e] else { return None };
         let Operand { format, storage, .. } = &self.spec.operands[operand.0 as usize];
         let page = match storage {
@@ -267,12 +267,14 @@ impl Reader<'_> {
             | Expr::Sequence(_)
             | Expr::Load { .. }
             | Expr::Result { .. }
+            | Expr::Rounded(..)
             | Expr::Old(_) => false,
         });
         let width = points(self.spec, columns)?;
         let (operand, index, columns) = (*operand, index.clone(), columns.to_vec());
         let run = self.run(*format, page, &index, &columns);
-        (at_key && simple && width > 0).then_some(Pages { operand, index, columns, width, dtype, run })
+        let halves = matches!(left, [l] if matches!(self.spec.exprs[*l], Expr::Rounded(to, _) if to == dtype));
+        (at_key && simple && width > 0).then_some(Pages { operand, index, columns, width, dtype, run, halves })
     }
 
     /// Which elements lie side by side in whole chunks.

@@ -12,7 +12,7 @@ use crate::target::cpu::tests::{Attention, PLAIN, ROWS, SEQ, attention, cross, m
 use crate::target::nvptx::Nvptx;
 use crate::target::nvptx::stream::plan::Plan;
 use llmc_artifact::plan::Table;
-use llmc_artifact::{Dim, Format, ScalarOp, Type, Value};
+use llmc_artifact::{DType, Dim, Format, ScalarOp, Type, Value};
 use llmc_ptx_sim::Counters;
 use std::cell::RefCell;
 
@@ -99,6 +99,23 @@ fn ranges_formats_and_outputs_agree() {
     let visits = &counters[cases.len() - 1];
     let whole = &counters[1];
     assert!(visits[0].async_bytes < whole[0].async_bytes, "blocks that a mask leaves nothing of are copied");
+}
+
+/// Factors rounded to the type of the pages are multiplied in it: fewer instructions, and as the spec says.
+#[test]
+fn rounded_factors_are_multiplied_as_they_are() {
+    let both = [(Format::F16, DType::F16), (Format::BF16, DType::BF16)];
+    let cases = both.map(|(format, to)| {
+        [None, Some(to)]
+            .map(|rounded| case(Attention { format, rounded, size: 40, group: 2, ..PLAIN }, &[(130, 9), (3, 1)]))
+    });
+    for (cases, tolerance) in cases.iter().zip([2e-4, 2e-3]) {
+        let counters = check(cases, tolerance);
+        for shape in 0..2 {
+            let [exact, rounded] = [0, 1].map(|c| counters[c][shape]);
+            assert_eq!(exact.matrix_instructions, 4 * rounded.matrix_instructions, "{rounded:?}");
+        }
+    }
 }
 
 /// A mask that denies every key.
@@ -204,26 +221,31 @@ fn parts_of_a_context_agree() {
 
 #[test]
 fn the_main_loop_has_no_bank_conflicts() {
-    let cases = [64, 128].map(|size| case(Attention { size, group: 4, heads: 1, ..HALVES }, &[(200, 16)]));
-    for counters in check(&cases, 4e-6).iter().flatten() {
-        assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
+    for (rounded, tolerance) in [(None, 4e-6), (Some(DType::F16), 2e-4)] {
+        let cases = [64, 128].map(|size| case(Attention { size, rounded, group: 4, heads: 1, ..HALVES }, &[(200, 16)]));
+        for counters in check(&cases, tolerance).iter().flatten() {
+            assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
+        }
     }
 }
 
 #[test]
 fn tiles_fit_into_registers() {
-    let sizes = [64, 128, 256];
-    let all = sizes.map(|size| case(Attention { size, heads: 8, group: 4, ..HALVES }, &[(1, 1)]));
+    let sizes = [64, 128, 256].map(|size| [(size, None), (size, Some(DType::F16))]).concat();
+    let of = |(size, rounded): &(u64, Option<DType>)| {
+        case(Attention { size: *size, rounded: *rounded, heads: 8, group: 4, ..HALVES }, &[(1, 1)])
+    };
+    let all: Vec<Case> = sizes.iter().map(of).collect();
     let specs = numbered(&all);
     for (level, architectures) in [("sm_80", &["sm_80", "sm_90", "sm_100"][..]), ("sm_90a", &["sm_90a"])] {
         for few in [false, true] {
             let (infos, text) = text(&specs, level, few);
             for arch in architectures {
                 let Some(assembled) = ptxas::assemble(&text, arch) else { return };
-                for (size, info) in sizes.iter().zip(&infos) {
+                for ((size, rounded), info) in sizes.iter().zip(&infos) {
                     let of = assembled.iter().find(|a| a.kernel == info.symbol).expect("a kernel");
                     println!(
-                        "head {size}, few {few}, {arch}: {} registers, {} bytes shared",
+                        "head {size}, rounded {rounded:?}, few {few}, {arch}: {} registers, {} bytes shared",
                         of.registers, info.scratch
                     );
                     assert_eq!(of.spilled, 0, "head {size}, few {few}, {arch}: {of:?}");
