@@ -51,6 +51,7 @@ fn row(model: &Model, id: BlockId) -> Vec<String> {
         weights: facts::of_weights(model, id),
         picked: false,
         cache: llmc_artifact::Format::F16,
+        activations: llmc_artifact::Format::F32,
         machine: Machine::default(),
         role: Role::Prefill,
     };

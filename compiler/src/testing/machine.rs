@@ -170,12 +170,9 @@ impl<'a> BlockMachine<'a> {
         let length = |d: Dim| match d {
             Dim::Const(n) => n,
             Dim::Parts(_, size) => to.div_ceil(size as u64),
-            Dim::Rows(_)
-            | Dim::Picked(_)
-            | Dim::Blocks(_)
-            | Dim::Tokens(_)
-            | Dim::Pages(_)
-            | Dim::Sequences => dims.iter().find(|(e, _)| *e == d).expect("a length").1,
+            Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Tokens(_) | Dim::Pages(_) | Dim::Sequences => {
+                dims.iter().find(|(e, _)| *e == d).expect("a length").1
+            }
         };
         for (number, kernel) in self.lowered.block.kernels.clone().into_iter().enumerate() {
             let spec = verify(kernel.spec).unwrap_or_else(|e| panic!("{e}\n{}", fused_text(self.fused)));

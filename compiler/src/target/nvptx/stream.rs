@@ -164,9 +164,7 @@ fn whole_range<'c>(entry: &Entry<'_, 'c>, at: &Scope<'_, 'c>, axis: AxisRef) -> 
         | KernelExtent::Rows(_)
         | KernelExtent::Picked(_)
         | KernelExtent::Tokens(_)
-        | KernelExtent::Sequences(_) => {
-            (e.int(0), at.dim(entry.spec.dim(axis).expect("not keys")))
-        }
+        | KernelExtent::Sequences(_) => (e.int(0), at.dim(entry.spec.dim(axis).expect("not keys"))),
         KernelExtent::Parts { of, size } => {
             let (begin, end) = whole_range(entry, at, of);
             let number = |i: Val<'c>| e.lane_div_rem(Lane::uniform(i), Lane::uniform(e.int(size as i64)), 1).0.value;
