@@ -13,6 +13,8 @@ mod goals;
 mod hygiene;
 mod laws;
 mod oracle;
+mod ptx;
+mod ptxas;
 mod sim;
 mod support;
 mod tiny;

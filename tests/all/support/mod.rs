@@ -6,4 +6,5 @@ pub mod command;
 pub mod goal;
 pub mod interpreted;
 pub mod models;
+pub mod ptxas;
 pub mod tiny;
