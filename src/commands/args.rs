@@ -400,6 +400,9 @@ pub struct SimArgs {
     /// In which turns warps run.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Instructions of warps after which the kernel is given up; the start of each warp counts as 64.
+    #[arg(long, value_name = "N", default_value_t = 1 << 28)]
+    pub limit: u64,
     /// A value for every parameter: `7`, `f32:1.5`, `f32[1024]` (never written), `f32[1024]=0.5`, `=iota`, `=random`, `=@FILE`.
     #[arg(long, value_name = "VALUE", num_args = 1..)]
     pub args: Vec<String>,

@@ -17,6 +17,8 @@ mod laws;
 mod looking;
 mod oracle;
 mod problems;
+mod ptx;
+mod ptxas;
 mod sim;
 mod support;
 mod tiny;

@@ -119,6 +119,44 @@ fn a_kernel_of_a_file_is_run_and_counted() {
     let report: serde_json::Value = serde_json::from_str(&bad.out).expect("JSON");
     assert_eq!(report["fault"]["kind"], "out of bounds");
     assert_eq!(report["fault"]["thread"], serde_json::json!([71, 0, 0]));
-    let page = llmc(&["sim", &path("README.md")]);
-    assert!(page.code == 1 && page.err.contains("README.md:1:1: '#' is not part of PTX"), "{}", page.err);
+}
+
+/// A changed kernel in a file of its own, run with arguments that the first kernel takes.
+fn changed(from: &str, to: &str, options: &[&str]) -> Ended {
+    let text = std::fs::read_to_string(path("runtime/ptx-sim/tests/ptx/reduce.ptx")).expect("the kernel");
+    assert!(text.contains(from), "{from}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("changed.ptx").to_string_lossy().into_owned();
+    std::fs::write(&file, text.replacen(from, to, 1)).expect("written");
+    llmc(&[&["sim", &file, "--block", "128", "--args", "f32[200]=iota", "f32[2]", "u32:200"][..], options].concat())
+}
+
+#[test]
+fn what_a_person_can_do_wrong_is_told() {
+    let told = |ended: Ended, what: &[&str]| {
+        assert_eq!(ended.code, 1, "{} {}", ended.out, ended.err);
+        let all = ended.out + &ended.err;
+        what.iter().for_each(|w| assert!(all.contains(w), "`{w}` is not in: {all}"));
+    };
+    // A file that is no PTX, and one that is no text.
+    told(llmc(&["sim", &path("README.md")]), &["README.md:1:1: '#' is not part of PTX"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = folder.path().join("kernel.cubin").to_string_lossy().into_owned();
+    std::fs::write(&binary, [0x7f, b'E', b'L', b'F', 0xff, 0xfe]).expect("written");
+    told(llmc(&["sim", &binary]), &["byte 4 is not text", "reads PTX"]);
+    told(llmc(&["sim", "/no/such/file.ptx"]), &["/no/such/file.ptx"]);
+    // A typo, shown with its line.
+    let typo = changed("add.rn.f32 \t%r6", "add.rn.f23 \t%r6", &[]);
+    told(typo, &["changed.ptx:", "add.rn.f23", "not known to the simulator", "^"]);
+    // Kernels and arguments.
+    told(changed(".version", ".version", &["--kernel", "sum"]), &["no kernel `sum`; there are reduce"]);
+    let few = llmc(&["sim", &path("runtime/ptx-sim/tests/ptx/reduce.ptx"), "--args", "f32[200]=iota"]);
+    told(few, &["takes 3 parameters, 1 are given", "a value for each of: "]);
+    // Launches that no GPU has, that have no end, or whose end is too far.
+    told(changed(".version", ".version", &["--grid", "1,1,70000"]), &["launch: a grid of [1, 1, 70000] blocks"]);
+    told(changed(".version", ".version", &["--grid", "0"]), &["launch: a grid of [0, 1, 1] blocks"]);
+    let endless = changed("setp.ne.s32 \t%p3, %r9, 0;", "setp.ge.u32 \t%p3, %r9, 0;", &["--limit", "100000"]);
+    told(endless, &["endless: no end after 100000 instructions of warps", "`--limit` allows more"]);
+    let empty = ["ret;", "--grid", "2000000000", "--limit", "1000000"];
+    told(changed("mov.u32 \t%r1, %tid.x;", empty[0], &empty[1..]), &["endless", "`--limit` allows more"]);
 }

@@ -18,20 +18,20 @@ use std::collections::HashMap;
 const ORACLE: f64 = 2e-5;
 
 /// Kernels in f32 beside f64.
-const PLAIN: f64 = 2e-5;
+pub(crate) const PLAIN: f64 = 2e-5;
 
 /// The same with caches in f16 (11 bits).
-const F16_CACHE: f64 = 2e-3;
+pub(crate) const F16_CACHE: f64 = 2e-3;
 
 /// Activations of 8 bits a block, where f32 and f64 round a few to other neighbours.
-const QUANTISED: f64 = 1e-4;
+pub(crate) const QUANTISED: f64 = 1e-4;
 
-fn stages(tiny: &Tiny, cache: Format) -> Stages {
+pub(crate) fn stages(tiny: &Tiny, cache: Format) -> Stages {
     pipeline::run(tiny.model(), &Options { cache, ..Options::default() })
         .unwrap_or_else(|e| panic!("{}: {e}", tiny.name))
 }
 
-fn engine(stages: &Stages, device: Box<dyn Device>) -> Engine {
+pub(crate) fn engine(stages: &Stages, device: Box<dyn Device>) -> Engine {
     engine_with(stages, device, &Tiny::weights(&stages.model))
 }
 
@@ -46,7 +46,7 @@ fn chunked(stages: &Stages, device: Box<dyn Device>, weights: &dyn TensorData, c
     Engine::on(device, &artifact, Some(weights), &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn interpreted(stages: &Stages) -> Engine {
+pub(crate) fn interpreted(stages: &Stages) -> Engine {
     engine(stages, Box::new(Interpreted::new(&stages.kernels)))
 }
 
@@ -58,7 +58,7 @@ fn compiled(stages: &Stages) -> Engine {
 
 /// All outputs: the first `prompt` tokens as a prompt, the rest one at a time as generated ones, `count` in all. A model
 /// that takes no further tokens gets all of them at once.
-fn run(engine: &Engine, tiny: &Tiny, prompt: usize, count: usize) -> Outputs {
+pub(crate) fn run(engine: &Engine, tiny: &Tiny, prompt: usize, count: usize) -> Outputs {
     let prompt = if engine.check_generates().is_ok() { prompt } else { count };
     let ints = |input: &str| tiny.tokens(input).iter().map(|t| *t as i32).collect::<Vec<_>>();
     let (tokens, source) = (ints("tokens"), ints("source"));
@@ -81,7 +81,7 @@ fn run(engine: &Engine, tiny: &Tiny, prompt: usize, count: usize) -> Outputs {
 }
 
 /// The model of the tiny checkpoint, evaluated in f64.
-fn reference(tiny: &Tiny, stages: &Stages, count: usize) -> Outputs {
+pub(crate) fn reference(tiny: &Tiny, stages: &Stages, count: usize) -> Outputs {
     tiny.reference(&stages.model, count)
 }
 

@@ -258,6 +258,13 @@ pub fn decode(format: Format, bytes: &[u8]) -> Vec<f64> {
 
 /// Compares dense bytes element by element.
 pub fn compare(place: &str, format: Format, got: &[u8], want: &[u8], tolerance: f64) {
+    if let Some(what) = difference(format, got, want, tolerance) {
+        panic!("{place}: {what}");
+    }
+}
+
+/// The first element of dense bytes that is not near the wanted one.
+pub fn difference(format: Format, got: &[u8], want: &[u8], tolerance: f64) -> Option<String> {
     let (got, want) = (decode(format, got), decode(format, want));
     let finite = |x: &&f64| x.is_finite();
     let scale = want.iter().filter(finite).fold(0f64, |m, x| m.max(x.abs()));
@@ -268,11 +275,13 @@ pub fn compare(place: &str, format: Format, got: &[u8], want: &[u8], tolerance: 
         _ if format.is_quantised() => 1.01 / 127.0,
         _ => 0.0,
     };
-    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+    let far = |(g, w): &(&f64, &f64)| {
         let near =
-            (g - w).abs() <= tolerance * scale.max(1e-30) + step * w.abs().max(if step > 5e-3 { scale } else { 0.0 });
-        assert!(near || g == w || g.is_nan() && w.is_nan(), "{place}: element {i} is {g}, not {w} (largest {scale})");
-    }
+            (*g - *w).abs() <= tolerance * scale.max(1e-30) + step * w.abs().max(if step > 5e-3 { scale } else { 0.0 });
+        !(near || g == w || g.is_nan() && w.is_nan())
+    };
+    let found = got.iter().zip(&want).enumerate().find(|(_, pair)| far(pair));
+    found.map(|(i, (g, w))| format!("element {i} is {g}, not {w} (largest {scale})"))
 }
 
 /// The type that an operand's elements load as.
