@@ -435,6 +435,7 @@ impl KernelSpec {
             KernelExtent::Keys { seq, .. } => u32::try_from(size).ok().map(|size| Dim::Parts(seq, size)),
             KernelExtent::Rows(_)
             | KernelExtent::Picked(_)
+            | KernelExtent::Tokens(_)
             | KernelExtent::Sequences(_)
             | KernelExtent::Parts { .. } => None,
         }

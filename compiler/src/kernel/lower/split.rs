@@ -188,9 +188,11 @@ impl<'a> Copy<'a> {
                 KernelExtent::Keys { seq, of: self.axis(of), causal, window }
             }
             KernelExtent::Parts { of, size } => KernelExtent::Parts { of: self.axis(of), size },
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {
-                extent
-            }
+            KernelExtent::Const(_)
+            | KernelExtent::Rows(_)
+            | KernelExtent::Picked(_)
+            | KernelExtent::Tokens(_)
+            | KernelExtent::Sequences(_) => extent,
         };
         self.axes.push(KernelAxis { name, extent });
         let made = AxisRef(self.axes.len() as u16 - 1);
@@ -270,6 +272,7 @@ impl<'a> Copy<'a> {
                 Expr::Result { result: ResultRef(result.0 - self.first_state), moved }
             }
             Expr::Old(r) => Expr::Old(ResultRef(r.0 - self.first_state)),
+            Expr::Rounded(to, x) => Expr::Rounded(to, self.expr_with(x, old)),
             Expr::Map(op, args) => Expr::Map(op, all(self, args)),
         }
     }

@@ -198,7 +198,11 @@ fn looks_from(c: &Checker, axis: AxisRef) -> Option<AxisRef> {
     match c.extent(axis)? {
         KernelExtent::Keys { of, .. } => Some(of),
         KernelExtent::Parts { of, .. } => looks_from(c, of),
-        KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => None,
+        KernelExtent::Const(_)
+        | KernelExtent::Rows(_)
+        | KernelExtent::Picked(_)
+        | KernelExtent::Tokens(_)
+        | KernelExtent::Sequences(_) => None,
     }
 }
 

@@ -45,7 +45,13 @@ impl Parts {
         let longest = |s| memory.tables[&Table::Lengths(s)].iter().copied().max().unwrap_or(0) as u64;
         let length = |d: Dim| match d {
             Dim::Parts(s, size) => longest(s).div_ceil(size as u64),
-            Dim::Const(_) | Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Sequences => memory.dim(d),
+            Dim::Const(_)
+            | Dim::Rows(_)
+            | Dim::Picked(_)
+            | Dim::Blocks(_)
+            | Dim::Tokens(_)
+            | Dim::Pages(_)
+            | Dim::Sequences => memory.dim(d),
         };
         let mut known: HashMap<Binding, Vec<u8>> = HashMap::new();
         for (n, bytes) in memory.operands.iter().enumerate() {
@@ -181,7 +187,7 @@ fn neither_company_nor_how_the_work_is_dealt_out_changes_a_bit() {
     let blocks = |m: &Memory| m.dims[&Dim::Blocks(SEQ)] as usize;
     for (n, o) in spec.operands.iter().enumerate() {
         match &o.storage {
-            Storage::Paged { .. } => {
+            Storage::Paged { .. } | Storage::Workspace { .. } => {
                 let page = alone.operands[n].len() / alone.tables[&Table::Blocks(SEQ)].len();
                 for i in 0..blocks(&alone) {
                     let [from, to] = [&alone, &both].map(|m| m.tables[&Table::Blocks(SEQ)][i] as usize * page);

@@ -253,7 +253,11 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         match self.entry.spec.axes[self.inner.0 as usize].extent {
             KernelExtent::Keys { .. } => return masked(true),
             KernelExtent::Parts { .. } => return masked(false),
-            KernelExtent::Const(_) | KernelExtent::Rows(_) | KernelExtent::Picked(_) | KernelExtent::Sequences(_) => {}
+            KernelExtent::Const(_)
+            | KernelExtent::Rows(_)
+            | KernelExtent::Picked(_)
+            | KernelExtent::Tokens(_)
+            | KernelExtent::Sequences(_) => {}
         }
         let whole = match end.constant() {
             Some(n) => e.int(n / width * width),
