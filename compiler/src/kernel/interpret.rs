@@ -343,11 +343,11 @@ impl Run<'_> {
     /// Element `i` of a contraction's input at a row.
     fn input(&self, c: &Contract, row: &Point, i: usize, reduce: usize) -> f64 {
         let o = &self.spec.operands[c.input.0 as usize];
-        let n = self.row(c.row, row) as usize * reduce + i;
-        let n = match o.storage {
-            Storage::Dense { ref dims } if matches!(dims[0], Dim::Picked(_)) => row.at(c.row) as usize * reduce + i,
-            _ => n,
+        let at = match o.storage {
+            Storage::Dense { ref dims } if matches!(dims[0], Dim::Picked(_)) => row.at(c.row),
+            _ => self.row(c.row, row),
         };
+        let n = at as usize * reduce + i;
         let (block, size) = (o.format.block(), o.format.block_bytes());
         let bytes = &self.memory.operands[c.input.0 as usize];
         o.format.spec().decode(&bytes[n / block * size..][..size], n % block) as f64
