@@ -51,7 +51,7 @@ proptest! {
 
 }
 
-/// Blocks that were said to reach the limit, in every size.
+/// Blocks that have been near the limit, in every size.
 #[test]
 fn known_blocks_saturate_in_few_nodes() {
     for size in 3..20 {
