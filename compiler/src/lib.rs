@@ -2,7 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod alpha;
-pub mod blocks;
 pub mod causality;
 pub mod choose;
 pub mod cost;

@@ -83,29 +83,24 @@ impl Rewriter {
         &self.shapes[x.0 as usize]
     }
 
-    pub(super) fn real(&mut self, x: f64) -> Form {
+    fn real(&mut self, x: f64) -> Form {
         self.add(Shape::Const(Literal::Real(x.to_bits())))
     }
 
-    pub(super) fn as_real(&self, x: Form) -> Option<f64> {
+    fn as_real(&self, x: Form) -> Option<f64> {
         match self.shape(x) {
             Shape::Const(Literal::Real(bits)) => Some(f64::from_bits(*bits)),
             _ => None,
         }
     }
 
-    pub(super) fn has(&self, law: Law) -> bool {
+    fn has(&self, law: Law) -> bool {
         self.laws.has(law)
     }
 
     /// Whether nested sums and products of factors are one: what all laws of sum-products say together.
     fn splices(&self) -> bool {
         self.laws.on().any(nests_products)
-    }
-
-    /// Whether a law of the set multiplies sums out.
-    fn distributes(&self) -> bool {
-        [Law::Distribute, Law::Scale, Law::Blocks, Law::Stabilise].into_iter().any(|law| self.has(law))
     }
 
     // ---- arithmetic ------------------------------------------------------------------------------------
@@ -128,7 +123,6 @@ impl Rewriter {
             let body = self.product(flat);
             return self.fold(ReduceOp::Sum, open, body);
         }
-        let flat = self.cancelled(flat);
         let flat = self.folded(flat, 1.0, |a, b| a * b);
         if let Some(expanded) = self.expanded(&flat) {
             return expanded;
@@ -150,7 +144,6 @@ impl Rewriter {
                 _ => flat.push(x),
             }
         }
-        let flat = self.without_opposites(flat);
         let flat = self.folded(flat, 0.0, |a, b| a + b);
         match flat[..] {
             [] => self.real(0.0),
@@ -181,7 +174,7 @@ impl Rewriter {
     /// A product over a sum as a sum of products, where a law of the set says so.
     fn expanded(&mut self, factors: &[Form]) -> Option<Form> {
         let minus = factors.len() == 2 && factors.iter().any(|x| self.as_real(*x) == Some(-1.0));
-        if !(self.distributes() || self.has(Law::Difference) && minus) {
+        if !(self.has(Law::Distribute) || self.has(Law::Scale) || self.has(Law::Difference) && minus) {
             return None;
         }
         let at = factors.iter().position(|x| matches!(self.shape(*x), Shape::Plus(_)))?;
@@ -201,9 +194,6 @@ impl Rewriter {
     pub(super) fn map(&mut self, op: ScalarOp, xs: Vec<Form>) -> Form {
         if let Some(value) = self.evaluated(op, &xs) {
             return value;
-        }
-        if let Some(form) = self.by_powers(op, &xs) {
-            return form;
         }
         match (op, &xs[..]) {
             (ScalarOp::Sub, [a, b]) if self.has(Law::Difference) && self.is_real(&xs) => {
@@ -395,7 +385,7 @@ impl Rewriter {
         all[1..].iter().fold(first, |a, b| self.map(ScalarOp::Mul, vec![a, *b]))
     }
 
-    pub(super) fn factors(&self, body: Form) -> Vec<Form> {
+    fn factors(&self, body: Form) -> Vec<Form> {
         match self.shape(body) {
             Shape::Product(xs) => xs.clone(),
             _ => vec![body],
@@ -407,7 +397,7 @@ impl Rewriter {
         let factors = self.factors(body);
         for (n, factor) in factors.iter().enumerate() {
             let parts = match self.shape(*factor).clone() {
-                Shape::Plus(parts) if self.distributes() => parts,
+                Shape::Plus(parts) if self.has(Law::Distribute) || self.has(Law::Scale) => parts,
                 Shape::Map(ScalarOp::Where, xs) if self.has(Law::Cases) && self.nests(&xs) => self.cases(*factor),
                 _ => continue,
             };
@@ -451,9 +441,9 @@ impl Rewriter {
         (fresh, xs)
     }
 
-    /// A sum that picks one index; read backwards, the table of a tally.
+    /// A sum that picks one index.
     fn one_hot(&mut self, open: &[u32], body: Form) -> Option<Form> {
-        if !self.has(Law::OneHot) && !self.has(Law::Tally) {
+        if !self.has(Law::OneHot) {
             return None;
         }
         let factors = self.factors(body);
@@ -532,7 +522,7 @@ impl Rewriter {
     }
 
     /// New open axes for those of a reduction, and its body over them.
-    pub(super) fn opened(&mut self, height: u32, lens: &[Len], body: Form) -> (Vec<u32>, Form) {
+    fn opened(&mut self, height: u32, lens: &[Len], body: Form) -> (Vec<u32>, Form) {
         let open: Vec<u32> = lens.iter().map(|l| self.open(*l)).collect();
         let mut to = HashMap::new();
         for (i, n) in open.iter().enumerate() {
@@ -554,7 +544,7 @@ impl Rewriter {
         }
     }
 
-    pub(super) fn mentions(&self, x: Form, open: u32) -> bool {
+    fn mentions(&self, x: Form, open: u32) -> bool {
         let (mut stack, mut seen) = (vec![x], HashSet::new());
         while let Some(y) = stack.pop() {
             if *self.shape(y) == Shape::Open(open) {
@@ -686,7 +676,6 @@ impl Rewriter {
 fn nests_products(law: Law) -> bool {
     match law {
         Law::Flatten
-        | Law::Stabilise
         | Law::Hoist
         | Law::Merge
         | Law::Push
@@ -697,10 +686,8 @@ fn nests_products(law: Law) -> bool {
         | Law::Scale
         | Law::Within
         | Law::Gather
-        | Law::Tally
         | Law::Look
         | Law::Distribute
-        | Law::Blocks
         | Law::Absorb => true,
         Law::Fold
         | Law::Unit
@@ -721,14 +708,7 @@ fn nests_products(law: Law) -> bool {
 /// Whether a law says how sums nest, or uses it.
 fn nests_sums(law: Law) -> bool {
     match law {
-        Law::Flatten
-        | Law::Difference
-        | Law::Push
-        | Law::Read
-        | Law::Distribute
-        | Law::Blocks
-        | Law::Stabilise
-        | Law::Scale => true,
+        Law::Flatten | Law::Difference | Law::Push | Law::Read | Law::Distribute | Law::Scale => true,
         Law::Fold
         | Law::Unit
         | Law::Quotient
@@ -747,7 +727,6 @@ fn nests_sums(law: Law) -> bool {
         | Law::Sink
         | Law::Within
         | Law::Gather
-        | Law::Tally
         | Law::Look
         | Law::Commute
         | Law::Absorb => false,

@@ -19,8 +19,6 @@ pub enum Stage {
     Normalise,
     /// In the e-graph: both sides are kept, and the cost decides.
     Saturate,
-    /// While kernels are made: what the format of a weight says.
-    Lower,
 }
 
 /// What a law is about.
@@ -90,8 +88,6 @@ laws! {
     Order Algebra Normalise "a > b = b < a, max(a, b) = max(b, a)" if "the operation is mirrored or commutes";
     /// A choice that is settled while the model is compiled is the branch that it takes.
     Choose Algebra Normalise "where(true, a, b) = a, where(c, a, a) = a" if "the condition is settled by bounds, and no axis is lost";
-    /// Powers over their own sum are taken of what is lowered by its greatest value: a softmax and its logarithm are in range however they are written.
-    Stabilise Algebra Normalise "H(x) * g / S[a](H(x)) = H(x - m) * g / max(S[a](H(x - m)), 1), log(S[a](H(x))) = m + log(S[a](H(x - m))), m = max(max[a](x), -3e38)" if "H is one of the ratio table, x is the same up to the names of a, and is not lowered so already; g may be summed with H(x); where S[a] has other factors the division is by it alone";
     /// What a sum does not sum over leaves it: a row's scale is applied after its product.
     Hoist Algebra Normalise "S[a](f * g) = f * S[a](g)" if "f has none of the axes a, and no other reduction in g has all of f's";
     /// A sum of a sum is one sum over the axes of both.
@@ -122,16 +118,12 @@ laws! {
     Within Index Saturate "c * S[a](w * f)[b = i] = S[a]((c * w) * f)[b = i]" if "c is a literal, and w is a weight that is not quantised";
     /// A table is multiplied first and read afterwards: keys of relative positions are one small product.
     Gather Index Saturate "S[a](f * x[b = i]) = S[a](f * x)[b = i]" if "i has none of the axes a, and f lacks b";
-    /// A table that a sum reads row by row is multiplied once, by what met each row: values of relative positions are one small product.
-    Tally Index Saturate "S[a](f * x[b = i]) = S[b](x * S[a](where(b == i, f, 0)))" if "x depends on weights only and lacks a, i has an axis of a and is provably within b, and x has more elements that f and i lack than b is long";
     /// A product that is read at an index is the product of what is read there, where that only moves weights.
     Commute Index Saturate "S[a](f)[b = i] = S[a](f[b = i])" if "i has none of the axes a";
     /// What is computed from another token's value by weights alone is computed where it is read: the smaller value is cached.
     Look Index Saturate "S[a](w * f)[t = s] = S[a](w * f[t = s])" if "w depends on weights only, and f has fewer elements than the sum";
     /// A product over a sum, where an addend then leaves the reduction or is made at load: the mean of a layer norm.
     Distribute Distribute Saturate "S[a](w * (f + g)) = S[a](w * f) + S[a](w * g)" if "g has none of the axes a, and w depends on weights only; or g is a table of weights read at an index";
-    /// A weight in blocks is never decoded to be multiplied: over a block its product is one of ints, the scales outside.
-    Blocks Distribute Lower "S[i]((d * q + m) * x) = d * S[i](q * x) + m * S[i](x)" if "d and m are one number for the block that i runs within" needed "a product with packed blocks has no other form in a kernel";
     /// Factors that are weights become one weight, made at load.
     Absorb Absorb Saturate "S[a](w * g * f) = S[a]((w * g) * f)" if "w and g depend on weights only, w has all of g's axes and is not quantised";
 }
@@ -214,7 +206,6 @@ pub fn table() -> String {
         let stage = match law.stage() {
             Stage::Normalise => "normalise",
             Stage::Saturate => "saturate",
-            Stage::Lower => "lower",
         };
         let _ = writeln!(out, "{} ({stage}): {}", law.name(), law.sentence());
         let _ = writeln!(out, "    {}", law.equation());
