@@ -69,13 +69,18 @@ fn links_lead_somewhere(stage: &str, page: &str) {
 
 #[test]
 fn small_values_look_like_this() {
-    for (stage, value) in [("normal", "first/x"), ("fused", "first/x"), ("egraph", "last/logits")] {
-        for format in ["text", "json", "dot", "html"] {
-            let shown =
-                inspect(&[value, "--stage", stage, "--format", format]).replace(&root().display().to_string(), ".");
-            let name = format!("{stage}_{}.{}", value.replace('/', "_"), if format == "text" { "txt" } else { format });
-            golden(&root().join("tests/cases/looking").join(name), &shown);
-        }
+    let value = "first/x";
+    for (stage, format) in [
+        ("normal", "text"),
+        ("normal", "json"),
+        ("normal", "dot"),
+        ("normal", "html"),
+        ("fused", "text"),
+        ("fused", "dot"),
+    ] {
+        let shown = inspect(&[value, "--stage", stage, "--format", format]);
+        let name = format!("{stage}_first_x.{}", if format == "text" { "txt" } else { format });
+        golden(&root().join("tests/cases/looking").join(name), &shown);
     }
 }
 

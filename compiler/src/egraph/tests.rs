@@ -159,9 +159,7 @@ fn fails(check: impl FnOnce() -> Result<(), String>) -> bool {
 #[test]
 fn a_law_without_its_condition_fails_the_suite() {
     use crate::explain::check;
-    let conditions =
-        [Law::Hoist, Law::Merge, Law::Rename, Law::OneHot, Law::Sink, Law::Gather, Law::Commute, Law::Look];
-    for law in conditions {
+    for law in [Law::Hoist, Law::Merge, Law::Sink, Law::Gather] {
         let laws = Laws::ALL.careless(law);
         let mut caught = [0; 4];
         for seed in 0..250 {

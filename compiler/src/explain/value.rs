@@ -370,12 +370,13 @@ fn prices(block: &BlockStages, numbers: &[u32]) -> Vec<Price> {
                 out.push(price(format!("{whose}: the block as chosen, caching {caches}"), picked.cost));
             }
             let is_own = |c: &Candidate| n == 0 && own.is_some_and(|p| p.of == role && p.form == c.form);
-            let mut others: Vec<_> = set.candidates[role as usize].iter().filter(|c| !is_own(c)).collect();
-            others.truncate(if n == 0 { 3 } else { 1 });
-            for candidate in others {
-                if let Ok(cost) = candidate.cost {
-                    out.push(price(format!("{whose}: another form, caching {caches}"), cost));
-                }
+            let others: Vec<_> = set.candidates[role as usize].iter().filter(|c| !is_own(c)).collect();
+            // Forms that differ in what costs nothing are one line.
+            let mut costs: Vec<Cost> = others.into_iter().filter_map(|c| c.cost.clone().ok()).collect();
+            costs.dedup();
+            costs.retain(|c| own.is_none_or(|p| n > 0 || *c != p.cost));
+            for cost in costs.into_iter().take(if n == 0 { 3 } else { 1 }) {
+                out.push(price(format!("{whose}: another form, caching {caches}"), cost));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Node, Section, View};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 const STYLE: &str = "body { font: 14px/1.5 monospace; margin: 2em; max-width: 120em } \
@@ -30,6 +30,8 @@ pub fn html(view: &View, title: &str) -> String {
 }
 
 fn part(out: &mut String, number: usize, section: &Section) {
+    let ids = section.nodes.iter().flat_map(|n| std::iter::once(&n.id).chain(&n.class));
+    let known: HashSet<&str> = ids.map(String::as_str).collect();
     let _ = writeln!(out, "<details open><summary><b>{}</b></summary>", escaped(&section.name));
     for (key, value) in &section.facts {
         let _ = writeln!(out, "<div class=\"fact\">{}: {}</div>", escaped(key), escaped(&plain(value)));
@@ -42,7 +44,7 @@ fn part(out: &mut String, number: usize, section: &Section) {
     while at < section.nodes.len() {
         let node = &section.nodes[at];
         let Some(class) = &node.class else {
-            entry(out, number, node, &users);
+            entry(out, number, node, &known, &users);
             at += 1;
             continue;
         };
@@ -56,7 +58,7 @@ fn part(out: &mut String, number: usize, section: &Section) {
             escaped(&name),
             escaped(&shown.does)
         );
-        forms.iter().for_each(|n| entry(out, number, n, &users));
+        forms.iter().for_each(|n| entry(out, number, n, &known, &users));
         used_by(out, number, users.get(class.as_str()));
         out.push_str("</details>\n");
         at += count;
@@ -64,7 +66,7 @@ fn part(out: &mut String, number: usize, section: &Section) {
     out.push_str("</details>\n");
 }
 
-fn entry(out: &mut String, number: usize, node: &Node, users: &HashMap<&str, Vec<&Node>>) {
+fn entry(out: &mut String, number: usize, node: &Node, known: &HashSet<&str>, users: &HashMap<&str, Vec<&Node>>) {
     let name = node.name.as_ref().filter(|_| node.class.is_none()).map_or_else(String::new, |n| format!("{n} = "));
     let class = if node.marked { " class=\"marked\"" } else { "" };
     let does = escaped(&format!("{name}{}", node.does));
@@ -72,6 +74,9 @@ fn entry(out: &mut String, number: usize, node: &Node, users: &HashMap<&str, Vec
     if !node.of.is_empty() {
         let link = |u: &super::Use| {
             let what = if u.what.is_empty() { &u.id } else { &u.what };
+            if !known.contains(u.id.as_str()) {
+                return escaped(what);
+            }
             format!("<a href=\"#{number}.{}\">{}</a>", u.id, escaped(what))
         };
         let all: Vec<_> = node.of.iter().map(link).collect();
