@@ -208,8 +208,8 @@ impl Bench {
 fn length(dim: Dim, tokens: u64) -> u64 {
     match dim {
         Dim::Const(n) => n,
-        Dim::Rows(_) | Dim::Picked(_) => tokens,
-        Dim::Blocks(_) => tokens.div_ceil(llmc_artifact::plan::PAGE_TOKENS as u64),
+        Dim::Rows(_) | Dim::Picked(_) | Dim::Tokens(_) => tokens,
+        Dim::Blocks(_) | Dim::Pages(_) => tokens.div_ceil(llmc_artifact::plan::PAGE_TOKENS as u64),
         Dim::Sequences => 1,
         Dim::Parts(_, size) => tokens.div_ceil(size as u64),
     }
@@ -241,9 +241,10 @@ impl Everything {
         let mut tables = HashMap::new();
         for table in device.kernels().iter().flat_map(|k| k.tables.clone()).collect::<Vec<_>>() {
             let entries: Vec<i32> = match table {
-                Table::Positions(_) | Table::Picked(_) => (0..tokens as i32).collect(),
-                Table::RowSeq(_) => vec![0; tokens as usize],
+                Table::Positions(_) | Table::Picked(_) | Table::TokenPositions(_) => (0..tokens as i32).collect(),
+                Table::RowSeq(_) | Table::TokenSeq(_) => vec![0; tokens as usize],
                 Table::Lengths(_) => vec![tokens as i32],
+                Table::Bases(_) => vec![0],
                 Table::Blocks(s) => (0..length(Dim::Blocks(s)) as i32).collect(),
             };
             let bytes: Vec<u8> = entries.iter().flat_map(|n| n.to_le_bytes()).collect();
