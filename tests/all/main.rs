@@ -18,7 +18,6 @@ mod looking;
 mod oracle;
 mod problems;
 mod ptx;
-mod ptxas;
 mod sim;
 mod support;
 mod tiny;

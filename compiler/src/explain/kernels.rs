@@ -311,9 +311,12 @@ impl<'a> Check<'a> {
             return self.hold(false, || format!("reads `{}` at other tokens, which is not cached", value.name));
         };
         let group::Form::Cache { sight, .. } = value.forms[form] else { unreachable!("found above") };
+        // A kernel over every cached token reads each as it is kept, and no further.
+        let every = self.terms().every.values().any(|e| *e == view);
         let wide = match &reader.work {
             Work::Stream(f) => f.sight.is_some_and(|s| s.join(sight) == sight),
-            Work::Map | Work::Contract(_) | Work::TopK => false,
+            Work::Map | Work::Contract(_) => every,
+            Work::TopK => false,
         };
         self.hold(wide, || format!("sees more tokens of `{}` than are kept", value.name))
     }

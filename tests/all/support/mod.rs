@@ -8,5 +8,4 @@ pub mod goal;
 pub mod interpreted;
 pub mod models;
 pub mod problem;
-pub mod ptxas;
 pub mod tiny;
