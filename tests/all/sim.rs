@@ -27,8 +27,9 @@ fn logits(device: &str) -> Vec<f32> {
 fn a_model_on_the_simulator_agrees_with_the_processor() {
     let (cpu, sim) = (logits("cpu"), logits("sim"));
     assert_eq!((cpu.len(), sim.len()), (7 * 64, 7 * 64));
+    // Keys and values are kept in f16: sums in another order round a few of them to other neighbours (11 bits), as in `tiny`.
     let most = cpu.iter().zip(&sim).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(most < 1e-5, "{most}");
+    assert!(most < 2e-3, "{most}");
 }
 
 /// The tiny llama's code on a simulator, and how its launches are run.
