@@ -284,6 +284,7 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
                 let sum = self.dot(&self.mine(at), &dot.reduce, i, dot, e.f32(0.0));
                 e.store(e.element(fold.dots[i], Ty::F32, fold.entry.thread), sum);
             });
+            self.where_idle(e, [(fold.dots[i], Ty::F32)]);
         }
         e.barrier();
         for (i, state) in fold.stream.states.iter().enumerate() {
@@ -302,6 +303,16 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
             }
             e.barrier();
         }
+    }
+
+    /// Zeros of the threads whose index does not count: nobody asks for them, but loads that LLVM joins into whole vectors reach
+    /// past the last one that does.
+    fn where_idle(&self, e: &Emitter<'c>, arrays: impl IntoIterator<Item = (Val<'c>, Ty)>) {
+        e.when(e.not(self.counts(e)), || {
+            for (array, ty) in arrays {
+                e.store(e.element(array, ty, self.fold.entry.thread), e.zero(ty, 1));
+            }
+        });
     }
 
     /// Whether this thread's index counts.
@@ -358,6 +369,7 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
                 e.store(e.element(*array, *kept, fold.entry.thread), value);
             }
         });
+        self.where_idle(e, parts.iter().map(|(_, array, kept)| (*array, *kept)));
         e.barrier();
         fold.entry.for_each(e.int(slots.count as i64), |n| {
             let at = bind_point(scope, &state.axes, n);
