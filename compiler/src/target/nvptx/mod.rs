@@ -67,7 +67,8 @@ fn kernel(emitter: &Emitter, spec: &KernelSpec, few: bool) -> KernelInfo {
     let work = abi::kernel(emitter, spec, threads(spec), |entry| match &spec.body {
         Body::Map { axes, stores } => map::emit(entry, axes, stores),
         Body::Contract(c) => contract::emit(entry, c),
-        Body::Stream(s) => stream::emit(entry, s, few),
+        // A fold is cut into parts where there are few of them: one token's.
+        Body::Stream(s) => stream::emit(entry, s, few || s.part.is_some()),
         Body::TopK(t) => topk::emit(entry, t),
     });
     Abi::of(spec).info(spec, work.items, work.scratch, work.threads)

@@ -12,7 +12,7 @@ use super::rows::TileRows;
 use crate::kernel::{AxisRef, ExprRef, Stream};
 use crate::llvm::{Cmp, Lane, Scope, Ty, Val, WARP};
 use crate::target::nvptx::abi::Entry;
-use crate::target::nvptx::tuning::THREADS;
+use crate::target::nvptx::tuning::{RESIDENT, THREADS};
 use crate::target::points::bind_point;
 use llmc_artifact::Dim;
 
@@ -47,6 +47,8 @@ pub struct Tile<'t, 'e, 'c> {
 /// tokens, and those past the last tile have nothing to do.
 pub fn emit(entry: &Entry, stream: &Stream, plan: &Plan, shape: Shape, few: bool) -> Vec<Dim> {
     let (e, spec) = (entry.emitter, entry.spec);
+    // Shared memory, of which the assembler does not know, leaves room for no more.
+    e.resident_blocks(RESIDENT);
     let dim = |a: &AxisRef| spec.dim(*a).expect("emission: a stream parallel over keys");
     let parts = Dim::Const(plan.group.div_ceil(shape.rows()));
     let items: Vec<Dim> = plan.fixed.iter().map(dim).chain([dim(&plan.row), parts]).collect();
