@@ -189,10 +189,11 @@ impl<'a> Denote<'a> {
         self.rewriter.fold(op, open, body)
     }
 
-    /// The axis along which an index picks a token of a real value.
+    /// The axis along which an index picks a token of a real value. Another name of the axis picks none.
     fn token_of(&self, x: TermId, at: &[(AxisId, TermId)]) -> Option<AxisId> {
-        let token = |a: &AxisId| matches!(self.terms.axes[*a].extent, Extent::Seq(_));
-        at.iter().map(|(a, _)| *a).find(token).filter(|_| self.terms.info(x).ty == Type::Real)
+        let token = |a: AxisId| matches!(self.terms.axes[a].extent, Extent::Seq(_));
+        let picks = |(a, i): &&(AxisId, TermId)| token(*a) && !matches!(self.terms.term(*i), Term::Iota(_));
+        at.iter().find(picks).map(|(a, _)| *a).filter(|_| self.terms.info(x).ty == Type::Real)
     }
 
     /// `x[t = i]` as `sum[s](where(s == i, x[t = s], 0))`.

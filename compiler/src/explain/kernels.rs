@@ -268,10 +268,13 @@ impl<'a> Check<'a> {
                 seen.taken.insert(x);
                 continue;
             }
-            if !done.insert(x) || terms.info(x).weight_only {
+            if !done.insert(x) {
                 continue;
             }
+            // Weights are reduced when they are packed; a state that has nothing of tokens, a count, may stand among them.
+            let weights = terms.info(x).weight_only;
             match terms.term(x) {
+                _ if weights => {}
                 Term::Stored(n) => drop(seen.loads.insert(*n)),
                 Term::Read(y, _) => {
                     if let Some(n) = leaf(terms, *y) {
