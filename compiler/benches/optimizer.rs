@@ -2,7 +2,7 @@
 //! `models/` at their default sizes, and from the graph to the plan for whole models, DeepSeek-V3's 61 layers among them.
 //!
 //! `make bench-optimizer`. Times are of the processor, so that other work on the machine does not count: one thread does all of
-//! it. The limits are what a block and DeepSeek-V3 may take.
+//! it. The limits are what a block and DeepSeek-V3 may take. An argument, `-- deepseek`, takes the models whose names begin with it.
 
 use llmc_compiler::choose::{choose, optimise};
 use llmc_compiler::cost::{Machine, Role};
@@ -23,11 +23,13 @@ const WHOLE: f64 = 2000.0;
 const LONG: f64 = 400.0;
 
 fn main() {
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    let models = || MODELS.iter().copied().filter(|(name, _)| name.starts_with(&wanted));
     println!(
         "| block | e-nodes | classes | fixed point | normalise | saturate, extract | stream, group, choose | lower | all, ms \
          | at most {BLOCK} |\n|---|---|---|---|---|---|---|---|---|---|"
     );
-    for (name, text) in MODELS {
+    for (name, text) in models() {
         let model = compile_text(name, text, None).model.expect("the texts check");
         for (n, block) in model.blocks.iter().enumerate() {
             let shown = format!("{} {}", name.trim_end_matches(".llm"), block.name);
@@ -35,7 +37,7 @@ fn main() {
         }
     }
     println!("\n| model | blocks | steps | graph to plan, ms | at most {WHOLE} |\n|---|---|---|---|---|");
-    for (name, text) in MODELS {
+    for (name, text) in models() {
         let model = || compile_text(name, text, None).model.expect("the texts check");
         let (blocks, steps) = (model().blocks.len(), model().steps.len());
         let parsed = milliseconds(|| drop(model()));

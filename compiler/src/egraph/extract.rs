@@ -9,6 +9,7 @@ use super::cost::{Class, FORBIDDEN, Priced, Prices};
 use super::node::{Algebra, Node};
 use egg::Id;
 use indexmap::IndexMap;
+use std::cell::RefCell;
 
 /// The chosen node of every class.
 pub type Choice = IndexMap<Id, Node>;
@@ -98,6 +99,18 @@ struct Search<'a> {
     users: Vec<u32>,
     /// What nodes in use cost beside prologues.
     sum: Sum,
+    /// Classes with a node that takes a sum, ascending.
+    sums: Vec<Class>,
+    /// For each class the prologues of its node, as long as no choice that they were found by has changed.
+    prologues: Vec<Prologues>,
+}
+
+/// What a sum pays for its factors.
+#[derive(Clone, Default)]
+struct Prologues {
+    seconds: Option<f64>,
+    /// The classes whose choices that hangs on, a bit each.
+    asked: Vec<u64>,
 }
 
 /// A sum of seconds from which seconds are taken away again: what is forbidden is counted apart, it would swallow them.
@@ -136,7 +149,17 @@ impl Sum {
 impl<'a> Search<'a> {
     fn new(prices: &'a Prices, roots: &[Class], limits: Limits<'a>) -> Search<'a> {
         let n = prices.count();
-        Search { prices, roots: roots.to_vec(), limits, picks: vec![None; n], users: vec![0; n], sum: Sum::default() }
+        let sums = (0..n as Class).filter(|c| prices.nodes(*c).iter().any(|node| node.sums)).collect();
+        Search {
+            prices,
+            roots: roots.to_vec(),
+            limits,
+            picks: vec![None; n],
+            users: vec![0; n],
+            sum: Sum::default(),
+            sums,
+            prologues: vec![Prologues::default(); n],
+        }
     }
 
     fn start(&mut self, from: Option<&Form>) {
@@ -168,6 +191,7 @@ impl<'a> Search<'a> {
     fn count(&mut self) {
         self.users.fill(0);
         self.sum = Sum::default();
+        self.prologues.iter_mut().for_each(|p| p.seconds = None);
         for root in self.roots.clone() {
             self.hold(root);
         }
@@ -181,7 +205,7 @@ impl<'a> Search<'a> {
             if self.users[c as usize] == 1 {
                 let node = self.chosen(c);
                 self.sum.add(node, 1);
-                stack.extend(node.iter().flat_map(|n| &n.children));
+                stack.extend_from_slice(node.map_or(&[], |n| &n.children));
             }
         }
     }
@@ -194,18 +218,49 @@ impl<'a> Search<'a> {
             if self.users[c as usize] == 0 {
                 let node = self.chosen(c);
                 self.sum.add(node, -1);
-                stack.extend(node.iter().flat_map(|n| &n.children));
+                stack.extend_from_slice(node.map_or(&[], |n| &n.children));
             }
         }
     }
 
-    fn total(&self) -> Total {
-        let chosen = |c: Class| self.chosen(c);
-        let sums = (0..self.prices.count() as Class).filter(|c| self.users[*c as usize] > 0);
-        let nodes = sums.filter_map(|c| self.chosen(c)).filter(|n| n.sums);
-        let prologues: f64 = nodes.map(|n| self.prices.prologues(n, &chosen)).sum();
+    fn total(&mut self) -> Total {
+        let mut prologues = 0.0;
+        for n in 0..self.sums.len() {
+            let class = self.sums[n];
+            if self.users[class as usize] > 0 {
+                prologues += self.prologues_of(class);
+            }
+        }
         let seconds = self.sum.seconds + prologues + FORBIDDEN * f64::from(self.sum.forbidden);
         Total { seconds, weight: self.sum.weight }
+    }
+
+    fn prologues_of(&mut self, class: Class) -> f64 {
+        let known = &mut self.prologues[class as usize];
+        if let Some(seconds) = known.seconds {
+            return seconds;
+        }
+        let mut asked = std::mem::take(&mut known.asked);
+        asked.clear();
+        asked.resize(self.picks.len().div_ceil(64), 0);
+        let asked = RefCell::new(asked);
+        let chosen = |c: Class| {
+            asked.borrow_mut()[c as usize / 64] |= 1 << (c % 64);
+            self.chosen(c)
+        };
+        let seconds = chosen(class).map_or(0.0, |node| self.prices.prologues(node, &chosen));
+        self.prologues[class as usize] = Prologues { seconds: Some(seconds), asked: asked.into_inner() };
+        seconds
+    }
+
+    /// Forgets the prologues that hang on what a class takes.
+    fn forget(&mut self, class: Class) {
+        for sum in &self.sums {
+            let known = &mut self.prologues[*sum as usize];
+            if known.asked.get(class as usize / 64).is_some_and(|word| word >> (class % 64) & 1 == 1) {
+                known.seconds = None;
+            }
+        }
     }
 
     /// Takes another node for a class in use. Returns false, and changes nothing, where it would go in a circle.
@@ -216,6 +271,7 @@ impl<'a> Search<'a> {
             return false;
         }
         self.picks[class as usize] = Some(pick);
+        self.forget(class);
         self.sum.add(Some(new), 1);
         self.sum.add(Some(old), -1);
         new.children.iter().for_each(|x| self.hold(*x));
@@ -232,7 +288,7 @@ impl<'a> Search<'a> {
                 return true;
             }
             if !std::mem::replace(&mut seen[c as usize], true) {
-                stack.extend(self.chosen(c).iter().flat_map(|n| &n.children));
+                stack.extend_from_slice(self.chosen(c).map_or(&[], |n| &n.children));
             }
         }
         false
@@ -293,7 +349,7 @@ impl<'a> Search<'a> {
         picks
     }
 
-    fn form(&self) -> Form {
+    fn form(&mut self) -> Form {
         Form { picks: self.picks.clone(), seconds: self.total().seconds }
     }
 

@@ -24,6 +24,7 @@ use crate::rules::{Laws, Trace};
 use indexmap::IndexMap;
 use llmc_artifact::{ReduceOp, ScalarOp, SeqId, Type, Value};
 use llmc_frontend::graph::{Axes, AxisId, AxisTable, Extent, Place};
+use rustc_hash::FxBuildHasher;
 
 /// Index of a term in its arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -168,7 +169,7 @@ pub struct Terms {
     pub trace: Trace,
     /// Where the text has what is being built.
     pub(crate) here: Option<Place>,
-    arena: IndexMap<Term, TermInfo>,
+    arena: IndexMap<Term, TermInfo, FxBuildHasher>,
 }
 
 impl Terms {
@@ -188,7 +189,23 @@ impl Terms {
 
     /// An arena over the same axes, params and weights, without terms.
     pub fn emptied(&self) -> Terms {
-        Terms { arena: IndexMap::new(), trace: Trace::default(), ..self.clone() }
+        Terms {
+            axes: self.axes.clone(),
+            views: self.views.clone(),
+            params: self.params.clone(),
+            weights: self.weights.clone(),
+            param_names: self.param_names.clone(),
+            weight_names: self.weight_names.clone(),
+            stored: self.stored.clone(),
+            stored_names: self.stored_names.clone(),
+            binders: self.binders.clone(),
+            each: self.each.clone(),
+            every: self.every.clone(),
+            laws: self.laws,
+            trace: Trace::default(),
+            here: self.here,
+            arena: IndexMap::default(),
+        }
     }
 
     /// Adds a term, or finds the equal one. Keeps the arena's canonical order but rewrites nothing: the

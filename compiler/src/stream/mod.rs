@@ -3,7 +3,8 @@
 //! What enters are reductions over the same axes, some of whose bodies read others of them; what leaves is a
 //! [`Stream`]: a tuple of states, each with what is folded in and, where the body reads an earlier state, the factor
 //! that corrects the running value when that state moves. The list of states is the certificate: each names the
-//! reduction it computes, its body and its repair; [`verify`] holds it to the reductions' own meaning before it leaves.
+//! reduction it computes, its body and its repair; [`verify`] holds it to the reductions' own meaning before any kernel is
+//! lowered from it. Most streams are of forms that are not chosen: those are verified in debug builds alone.
 //! A body that does not separate is refused with a reason and takes a pass of its own.
 //!
 //! | an earlier result is read | the running value |
@@ -142,11 +143,21 @@ pub fn derive(terms: &mut Terms, targets: &[TermId]) -> Stream {
         }
         let stream = pass.stream;
         if stream.refused.len() == refused.len() {
-            verify::verify(terms, &stream).unwrap_or_else(|fault| panic!("stream: {fault}"));
+            if cfg!(debug_assertions) {
+                verified(terms, &stream);
+            }
             return stream;
         }
         refused = stream.refused;
     }
+}
+
+/// Holds a stream to what its reductions mean.
+///
+/// # Panics
+/// When the derivation made a wrong one.
+pub fn verified(terms: &mut Terms, stream: &Stream) {
+    verify::verify(terms, stream).unwrap_or_else(|fault| panic!("stream: {fault}"));
 }
 
 /// The axes of a loop like this one, which no reduction binds.

@@ -19,8 +19,9 @@ use crate::normal::{Term, TermId, Terms};
 use llmc_artifact::scalar::Signature;
 use llmc_artifact::{ReduceOp, ScalarOp, Type, Value};
 use llmc_frontend::graph::AxisId;
+use rustc_hash::FxHashMap;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::convert::Infallible;
 
 /// Draws for each state.
 const DRAWS: u64 = 48;
@@ -98,7 +99,7 @@ impl Joined<'_> {
 
     /// The fold of these steps in one block.
     fn fold(&self, steps: &[u64]) -> Known {
-        let mut known = Known::new();
+        let mut known = Known::default();
         for state in &self.stream.states {
             let bodies = steps.iter().map(|step| self.element(*step, &known).value(state.body));
             let value = bodies.fold(state.init, |a, b| state.op.combine().evaluate(&[a, b]));
@@ -108,7 +109,7 @@ impl Joined<'_> {
     }
 
     fn join(&self, sides: [&Known; 2], follow: &Follow) -> Known {
-        let mut joined = Known::new();
+        let mut joined = Known::default();
         for state in &self.stream.states {
             let each = sides
                 .map(|side| follow(state, side, &|y| [side, &joined].map(|known| self.element(0, known).value(y))));
@@ -183,7 +184,7 @@ struct Check<'a> {
 impl Check<'_> {
     /// The body is the reduction's own once all has been seen, and nothing is lost to the initial value.
     fn meaning(&self, own: TermId, draw: u64) -> Result<(), String> {
-        let mut known = HashMap::new();
+        let mut known = Known::default();
         for s in self.earlier {
             let whole = self.steps.filter(|_| s.op == ReduceOp::Sum).zip(alpha::as_real(self.terms, s.body));
             let value = match whole {
@@ -268,7 +269,7 @@ impl Check<'_> {
 
     /// One element folded in under old results, then repaired, is the element under new ones.
     fn repair(&self, draw: u64) -> Result<(), String> {
-        let (mut old, mut new) = (HashMap::new(), HashMap::new());
+        let (mut old, mut new) = (Known::default(), Known::default());
         for s in self.earlier {
             let before = self.drawn(s, draw, &old);
             new.insert(s.source, self.moved(s, draw, before, &new));
@@ -338,7 +339,7 @@ impl Check<'_> {
 
     /// What an element contributes that attains a bound; none where it does not count.
     fn at_bound(&self, bound: &State, draw: u64) -> Option<Value> {
-        let mut known = HashMap::new();
+        let mut known = Known::default();
         for s in self.earlier {
             let met = self.element(draw, known.clone()).value(s.body);
             let value = if s.source == bound.source { met } else { Value::Real(noise(draw, s.source)) };
@@ -352,7 +353,7 @@ impl Check<'_> {
     }
 }
 
-pub(super) type Known = HashMap<TermId, Value>;
+pub(super) type Known = FxHashMap<TermId, Value>;
 
 /// A step of the loop: what is no arithmetic is worth a number of its own.
 struct Element<'a> {
@@ -369,15 +370,19 @@ impl Element<'_> {
         if let Some(v) = self.known.borrow().get(&id) {
             return *v;
         }
-        let all = |xs: &[TermId]| xs.iter().map(|x| self.value(*x)).collect::<Vec<_>>();
-        let folded = |op: ScalarOp, xs: Vec<Value>| xs[1..].iter().fold(xs[0], |a, b| op.evaluate(&[a, *b]));
+        let folded = |op: ScalarOp, xs: &[TermId]| {
+            xs[1..].iter().fold(self.value(xs[0]), |a, b| op.evaluate(&[a, self.value(*b)]))
+        };
         let v = match self.terms.term(id) {
             Term::Const(l) => (*l).into(),
-            Term::Sum(bound, xs) if bound.is_empty() => folded(ScalarOp::Mul, all(xs)),
-            Term::Plus(xs) => folded(ScalarOp::Add, all(xs)),
+            Term::Sum(bound, xs) if bound.is_empty() => folded(ScalarOp::Mul, xs),
+            Term::Plus(xs) => folded(ScalarOp::Add, xs),
             // A root or a reciprocal of what stays is a number that stays, and always defined.
             Term::Map(op, _) if op.signature() == Signature::Real && self.stays(id) => self.opaque(id),
-            Term::Map(op, xs) => op.evaluate(&all(xs)),
+            Term::Map(op, xs) => {
+                let Ok(v) = op.try_applied(xs, |x| Ok::<_, Infallible>(self.value(*x)));
+                v
+            }
             Term::Iota(_)
             | Term::Length(_)
             | Term::Param(_)

@@ -80,6 +80,16 @@ macro_rules! scalar_ops {
         #[serde(rename_all = "snake_case")]
         pub enum ScalarOp { $(#[doc = $doc] $name,)* }
 
+        /// Operands that an operation has at most.
+        const MOST_OPERANDS: usize = {
+            let (arities, mut most, mut n) = ([$($arity as usize),*], 0, 0);
+            while n < arities.len() {
+                most = if arities[n] > most { arities[n] } else { most };
+                n += 1;
+            }
+            most
+        };
+
         impl ScalarOp {
             /// Every operation, in the table's order.
             pub const ALL: &'static [ScalarOp] = &[$(ScalarOp::$name,)*];
@@ -156,6 +166,21 @@ impl ScalarOp {
             Signature::Convert if all(Type::Int) => Some(Type::Real),
             _ => None,
         }
+    }
+
+    /// The operation's meaning where operands are what something is worth: [`ScalarOp::evaluate`] of their values.
+    ///
+    /// # Errors
+    /// The first operand's that has no value.
+    ///
+    /// # Panics
+    /// As [`ScalarOp::evaluate`].
+    pub fn try_applied<T, E>(self, operands: &[T], value: impl Fn(&T) -> Result<Value, E>) -> Result<Value, E> {
+        let mut values = [Value::Bool(false); MOST_OPERANDS];
+        for (slot, x) in values.iter_mut().zip(operands) {
+            *slot = value(x)?;
+        }
+        Ok(self.evaluate(&values[..operands.len()]))
     }
 
     /// The operation's meaning. Operands have the types [`Signature`] demands; the elaborator has seen to it.

@@ -48,6 +48,9 @@ pub struct Lowered {
 }
 
 /// Lowers a block. `name` prefixes its kernels' names.
+///
+/// # Panics
+/// When a stream does not mean what its reductions do: nothing else makes kernels, so none is made of a wrong one.
 pub fn lower(fused: &Fused, name: &str) -> Lowered {
     let mut lowering = Lowering {
         fused,
@@ -56,6 +59,7 @@ pub fn lower(fused: &Fused, name: &str) -> Lowered {
         weights: Vec::new(),
         places: HashMap::new(),
     };
+    verify_streams(fused);
     lowering.places();
     let stored = fused.values.iter().zip(&fused.terms.stored);
     let whole = stored.filter(|(_, (axes, _))| axes.iter().any(|a| lowering.counts_sequences(a)));
@@ -73,6 +77,16 @@ pub fn lower(fused: &Fused, name: &str) -> Lowered {
         }
     }
     Lowered { block: lowering.block, weights: lowering.weights, terms: lowering.terms }
+}
+
+fn verify_streams(fused: &Fused) {
+    let mut terms = fused.terms.clone();
+    for value in &fused.values {
+        match &value.work {
+            Work::Stream(fold) => crate::stream::verified(&mut terms, &fold.derived),
+            Work::Map | Work::Contract(_) | Work::TopK => {}
+        }
+    }
 }
 
 /// A name that every target takes for a symbol.

@@ -318,10 +318,7 @@ fn evaluate(exprs: &Exprs, e: ExprRef, row: i64, keys: Keys, rows: i64) -> Optio
         Expr::Axis(a) if *a == keys.0.1 => Some(Value::Int(keys.1.1)),
         Expr::Position(_) => Some(Value::Int(row)),
         Expr::Length(_) => Some(Value::Int(rows)),
-        Expr::Map(op, xs) => {
-            let xs: Option<Vec<_>> = xs.iter().map(|x| evaluate(exprs, *x, row, keys, rows)).collect();
-            xs.map(|xs| op.evaluate(&xs))
-        }
+        Expr::Map(op, xs) => op.try_applied(xs, |x| evaluate(exprs, *x, row, keys, rows).ok_or(())).ok(),
         Expr::Axis(_) | Expr::Row(_) | Expr::Sequence(_) => None,
         Expr::Load { .. } | Expr::Result { .. } | Expr::Old(_) | Expr::Rounded(..) => None,
     }
