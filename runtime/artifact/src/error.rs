@@ -33,7 +33,7 @@ artifact_codes! {
     NotAnArtifact = "E0702", "not an artifact",
         "The file does not begin as files written by `llmc build` do.";
     Version = "E0703", "artifact of another version",
-        "The artifact was built by an llmc whose files look different.";
+        "The artifact was built by an llmc whose files, plans or kernels are different.";
     Truncated = "E0704", "artifact ends early",
         "The file is shorter than its own header says, as after an interrupted copy.";
     Damaged = "E0705", "artifact is damaged",
@@ -96,8 +96,10 @@ impl ArtifactError {
         match self.code {
             ArtifactCode::Unreadable | ArtifactCode::Unwritable => "check the path, its permissions and the free space",
             ArtifactCode::NotAnArtifact => "give a file written by `llmc build`, or the model and its weights",
-            ArtifactCode::Version
-            | ArtifactCode::Truncated
+            ArtifactCode::Version => {
+                "build it again from the model and its weights, with this llmc's `llmc build`, or run it with the llmc that built it"
+            }
+            ArtifactCode::Truncated
             | ArtifactCode::Damaged
             | ArtifactCode::Malformed
             | ArtifactCode::InvalidPlan

@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// First bytes of every artifact. The line ends show a copy that was made as text.
 const MAGIC: [u8; 8] = *b"llmc\r\n\x1a\n";
 /// Grows whenever files, plans or the interface of kernels change their meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of the preamble.
 const PREAMBLE: usize = 64;
 /// Alignment of sections in the file, for vector loads from the map.
@@ -325,7 +325,8 @@ fn read_header(file: &[u8]) -> Result<Header, ArtifactError> {
     }
     let word = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().expect("eight bytes of a whole preamble"));
     if word(8) != VERSION as u64 {
-        return Err(ArtifactError::new(ArtifactCode::Version, "", format_args!("version {}", word(8)), VERSION));
+        let (found, wanted) = (format_args!("version {}", word(8)), format_args!("version {VERSION}"));
+        return Err(ArtifactError::new(ArtifactCode::Version, "", found, wanted));
     }
     let section = Section { offset: word(16), length: word(24), blake3: String::new() };
     let header = section.bytes(file, "header")?;
@@ -597,6 +598,23 @@ pub(crate) mod tests {
         assert_eq!(code(&other), "E0706");
         assert_eq!(Artifact::open(dir.path().join("none")).unwrap_err().code(), "E0701");
         assert_eq!(sample().write(dir.path().join("no/where"), None).unwrap_err().code(), "E0709");
+    }
+
+    /// Versions that were and that will be, whatever else is in the file.
+    #[test]
+    fn files_of_other_versions_say_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sample.llmc");
+        write_sample(&path);
+        for version in (0..VERSION).chain([VERSION + 1]) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            std::fs::write(&path, bytes).unwrap();
+            let said = Artifact::open(&path).unwrap_err().to_string();
+            assert!(said.starts_with("E0703") && said.contains("sample.llmc"), "{said}");
+            assert!(said.contains(&format!("found: version {version}\n  expected: version {VERSION}\n")), "{said}");
+            assert!(said.contains("with this llmc"), "{said}");
+        }
     }
 
     proptest! {
