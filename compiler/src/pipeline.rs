@@ -103,11 +103,14 @@ impl Default for Options {
 /// When a value of the model has no kernel family that computes it.
 pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsupported> {
     let ids = (0..model.blocks.len() as u32).map(BlockId);
-    let blocks = ids.map(|b| block_stages(&model, b, options)).collect::<Result<Vec<_>, _>>()?;
+    let mut blocks = ids.map(|b| block_stages(&model, b, options)).collect::<Result<Vec<_>, _>>()?;
+    let appendable = appendable(&model, &blocks);
+    let generates = appendable.iter().any(Result::is_ok);
+    if !generates {
+        blocks.iter_mut().for_each(|b| b.decode = None);
+    }
     let planned: Vec<_> = blocks.iter().map(BlockStages::planned).collect();
-    let leak = |seq| blocks.iter().find_map(|b| b.fused.leaks.get(&seq)).map(|leak| leak.sentence.clone());
-    let appendable: Vec<_> = (0..model.seqs.len() as u8).map(|s| leak(SeqId(s)).map_or(Ok(()), Err)).collect();
-    let list = KernelList::of(&planned);
+    let list = KernelList::of(&planned, generates);
     let mut plan = plan::build(&model, &planned, &list, &appendable, |step, role, weight| {
         let block = blocks[step.block.0 as usize].lowered(role);
         let WeightSource { term, order } = &block.weights[weight];
@@ -118,6 +121,12 @@ pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsuppor
     let kernels: Vec<_> = specs.into_iter().map(|s| verify(s).unwrap_or_else(|e| panic!("lowering: {e}"))).collect();
     plan::verify(&plan, &kernels).unwrap_or_else(|e| panic!("plan: {e}"));
     Ok(Stages { model, blocks, plan, kernels })
+}
+
+/// For each sequence, whether tokens can be appended to it, or why not.
+fn appendable(model: &Model, blocks: &[BlockStages]) -> Vec<Result<(), String>> {
+    let leak = |seq| blocks.iter().find_map(|b| b.fused.leaks.get(&seq)).map(|leak| leak.sentence.clone());
+    (0..model.seqs.len() as u8).map(|s| leak(SeqId(s)).map_or(Ok(()), Err)).collect()
 }
 
 fn block_stages(model: &Model, id: BlockId, options: &Options) -> Result<BlockStages, Unsupported> {

@@ -124,20 +124,28 @@ pub struct KernelList {
     pub specs: Vec<KernelSpec>,
     /// For each block and role, the numbers of its kernels.
     numbers: Vec<[Vec<u32>; 2]>,
+    /// Whether there are generated tokens.
+    generates: bool,
 }
 
 impl KernelList {
-    /// Numbers the kernels of all blocks.
-    pub fn of(blocks: &[PlannedBlock]) -> KernelList {
-        let mut list = KernelList { specs: Vec::new(), numbers: Vec::new() };
+    /// Numbers the kernels of all blocks: for both roles, or where no sequence grows for prompts alone.
+    pub fn of(blocks: &[PlannedBlock], generates: bool) -> KernelList {
+        let mut list = KernelList { specs: Vec::new(), numbers: Vec::new(), generates };
         for block in blocks {
             let first = list.specs.len();
-            let all = |b: &LoweredBlock, role| b.kernels.iter().map(move |k| k.spec.clone().for_role(role)).collect();
-            let prefill: Vec<KernelSpec> = all(block.prefill, Role::Prefill);
-            let decode: Vec<KernelSpec> = all(block.of(Role::Decode), Role::Decode);
+            let all = |b: &LoweredBlock, role| -> Vec<KernelSpec> {
+                b.kernels.iter().map(move |k| k.spec.clone().for_role(role)).collect()
+            };
+            let prefill = all(block.prefill, Role::Prefill);
             list.specs.extend(prefill);
             let prefill: Vec<u32> = (first as u32..list.specs.len() as u32).collect();
-            let decode = decode.into_iter().map(|spec| list.shared(first, spec)).collect();
+            let decode = match generates {
+                true => {
+                    all(block.of(Role::Decode), Role::Decode).into_iter().map(|spec| list.shared(first, spec)).collect()
+                }
+                false => Vec::new(),
+            };
             list.numbers.push([prefill, decode]);
         }
         list
@@ -207,7 +215,11 @@ pub fn build(
 ) -> Result<Plan, Unsupported> {
     let mut planner = Planner::new(model, blocks, kernels);
     let prefill = planner.role(Role::Prefill, &recipe)?;
-    let decode = if kernels.roles_differ() { planner.role(Role::Decode, &recipe)? } else { prefill.clone() };
+    let decode = match (kernels.generates, kernels.roles_differ()) {
+        (false, _) => RolePlan::default(),
+        (true, true) => planner.role(Role::Decode, &recipe)?,
+        (true, false) => prefill.clone(),
+    };
     Ok(planner.finish(prefill, decode, appendable))
 }
 

@@ -39,7 +39,9 @@ pub fn plan_text(plan: &Plan, kernels: &[String]) -> String {
         );
     }
     launches(&mut out, "prefill", &plan.prefill.launches, plan, kernels);
-    if plan.decode == plan.prefill {
+    if plan.seqs.iter().all(|s| s.appendable.is_err()) {
+        line(&mut out, format_args!("\ndecode\n  nothing is generated"));
+    } else if plan.decode == plan.prefill {
         line(&mut out, format_args!("\ndecode\n  the same launches"));
     } else {
         launches(&mut out, "decode", &plan.decode.launches, plan, kernels);

@@ -318,7 +318,7 @@ pub struct Plan {
     pub caches: Vec<Cache>,
     /// Tokens of a prompt.
     pub prefill: RolePlan,
-    /// Tokens that were generated.
+    /// Tokens that were generated; nothing where no sequence grows.
     pub decode: RolePlan,
     /// Searches that may follow either.
     #[serde(default)]
