@@ -6,11 +6,15 @@ mod support;
 
 use llmc_ptx_sim::Counters;
 use std::time::Instant;
-use support::{Attention, TEXT, pipeline};
+use support::{Attention, TEXT, pipeline, tiles};
 
 fn main() {
     let mut attention = Attention::new(TEXT, 1024, 0);
     measure("attention of 32 heads of 128 over 1024 keys", || attention.run().unwrap_or_else(|f| panic!("{f}")));
+    let mut attention = tiles::Tiles::new(tiles::TEXT, 512, 128, 0);
+    measure("attention of 8 heads of 128, tiles of 128 tokens over 512 keys by mma.sync", || {
+        attention.run().unwrap_or_else(|f| panic!("{f}"))
+    });
     let mut product = pipeline::Product::new(pipeline::TEXT, 8192);
     measure("a tile of 64 by 64 over 8192, by copies of tensors and wgmma", || {
         product.run(0).unwrap_or_else(|f| panic!("{f}"))

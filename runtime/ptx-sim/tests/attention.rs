@@ -3,6 +3,7 @@
 mod support;
 
 use llmc_ptx_sim::FaultKind;
+use support::tiles::{self, Tiles};
 use support::{Attention, TEXT};
 
 #[test]
@@ -20,6 +21,22 @@ fn attention_is_right_in_every_order() {
         other.run().unwrap_or_else(|f| panic!("{f}"));
         assert_eq!(other.result(), got, "seed {seed}");
     }
+}
+
+#[test]
+fn attention_by_matrix_instructions_is_right_in_every_order() {
+    let mut first = Tiles::new(tiles::TEXT, 133, 5, 0);
+    let counters = first.run().unwrap_or_else(|f| panic!("{f}"));
+    assert!(counters.matrix_instructions > 0 && counters.async_bytes > 0, "{counters:?}");
+    let got: Vec<Vec<f32>> = (0..5).map(|row| first.result(row)).collect();
+    for (row, got) in got.iter().enumerate() {
+        for (i, (got, want)) in got.iter().zip(first.expected(row)).enumerate() {
+            assert!((got - want).abs() < 1e-5, "row {row}, element {i}: {got}, expected {want}");
+        }
+    }
+    let mut other = Tiles::new(tiles::TEXT, 133, 5, 1);
+    other.run().unwrap_or_else(|f| panic!("{f}"));
+    assert!((0..5).all(|row| other.result(row) == got[row]));
 }
 
 /// Lines of barriers that another one makes superfluous: what stands between the two touches nothing that it orders.

@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "not every test has it")]
 pub mod pipeline;
+#[allow(dead_code, reason = "not every test has it")]
+pub mod tiles;
 
 use llmc_ptx_sim::syntax::Module;
 use llmc_ptx_sim::{Counters, Fault, Kernel, Launch, Memory, Program};
