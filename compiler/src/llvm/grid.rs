@@ -9,6 +9,8 @@ use inkwell::values::FunctionValue;
 const KERNEL_CONVENTION: u32 = 71;
 /// The address space of memory that a block's threads share.
 const SHARED: u16 = 3;
+/// The variable whose place the launch's dynamic shared memory takes.
+const SHARED_MEMORY: &str = "shared_memory";
 
 impl<'c> Emitter<'c> {
     /// Starts a kernel of blocks of `threads` threads.
@@ -39,17 +41,36 @@ impl<'c> Emitter<'c> {
         self.zext(self.target_intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", &[]), Ty::I64)
     }
 
-    /// Waits for every thread of the block; what they wrote to shared memory is visible after it.
+    /// Waits for every thread of the block, or those of [`Emitter::among`]; what they wrote to shared memory is visible
+    /// after it.
     pub fn barrier(&self) {
-        self.target_intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", &[self.int32(0)]);
+        match self.meeting.get() {
+            None => self.target_intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", &[self.int32(0)]),
+            Some(threads) => {
+                let args = [self.int32(1), self.int32(threads as i32)];
+                self.target_intrinsic("llvm.nvvm.barrier.cta.sync.aligned.count", &args)
+            }
+        };
+    }
+
+    /// Emits code that so many threads of the block run: whole warps, which meet at barriers without the others.
+    pub fn among(&self, threads: u32, code: impl FnOnce()) {
+        let before = self.meeting.replace(Some(threads));
+        code();
+        self.meeting.set(before);
+    }
+
+    /// Dynamic shared memory of the module's kernels starts at a multiple of so many bytes, at least.
+    pub fn align_shared_memory(&self, bytes: u32) {
+        let global = self.module.get_global(SHARED_MEMORY).expect("emission: shared memory that nobody asked for");
+        global.set_alignment(global.get_alignment().max(bytes));
     }
 
     /// The first byte of the launch's dynamic shared memory.
     pub fn shared_memory(&self) -> Val<'c> {
-        const NAME: &str = "shared_memory";
-        let global = self.module.get_global(NAME).unwrap_or_else(|| {
+        let global = self.module.get_global(SHARED_MEMORY).unwrap_or_else(|| {
             let ty = self.context.i8_type().array_type(0);
-            let global = self.module.add_global(ty, Some(AddressSpace::from(SHARED)), NAME);
+            let global = self.module.add_global(ty, Some(AddressSpace::from(SHARED)), SHARED_MEMORY);
             global.set_linkage(Linkage::External);
             global.set_alignment(16);
             global

@@ -21,6 +21,7 @@ mod storage;
 pub mod testing;
 mod value;
 mod warp;
+mod warpgroup;
 
 pub use control::Param;
 pub use lane::{Form, Lane};
@@ -30,6 +31,7 @@ pub use pipeline::CHUNK;
 pub use scope::{Args, NoResults, Precision, Results, Scope, operands_of};
 pub use value::{Cmp, Ty, Val};
 pub use warp::WARP;
+pub use warpgroup::{GROUP_ROWS, GroupProduct, MBARRIER, SPAN, TURNS, WARPGROUP};
 
 use inkwell::builder::Builder;
 use inkwell::context::Context;
@@ -54,6 +56,8 @@ pub struct Emitter<'c> {
     module: Module<'c>,
     builder: Builder<'c>,
     function: Cell<Option<FunctionValue<'c>>>,
+    /// Threads that meet at a barrier, where not the whole block does.
+    meeting: Cell<Option<u32>>,
     isa: Isa,
 }
 
@@ -61,7 +65,7 @@ impl<'c> Emitter<'c> {
     /// An empty module.
     pub fn new(context: &'c Context, name: &str, isa: Isa) -> Emitter<'c> {
         let (module, builder) = (context.create_module(name), context.create_builder());
-        Emitter { context, module, builder, function: Cell::new(None), isa }
+        Emitter { context, module, builder, function: Cell::new(None), meeting: Cell::new(None), isa }
     }
 
     /// What the code may count on.

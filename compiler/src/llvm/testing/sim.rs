@@ -42,17 +42,27 @@ pub fn run_block(
     buffers: &[Vec<u8>],
     body: impl for<'c> FnOnce(&Emitter<'c>, &[Val<'c>]),
 ) -> (Vec<Vec<u8>>, Counters) {
+    run_block_for("sm_80", (threads, shared), buffers, body)
+}
+
+/// [`run_block`] for a level, with so many threads and bytes of shared memory.
+pub fn run_block_for(
+    level: &str,
+    (threads, shared): (u32, u32),
+    buffers: &[Vec<u8>],
+    body: impl for<'c> FnOnce(&Emitter<'c>, &[Val<'c>]),
+) -> (Vec<Vec<u8>>, Counters) {
     const GLOBAL: u16 = 1;
     let context = Context::create();
     let e = Emitter::new(&context, "block", Isa { fma: true, f16: true, space: GLOBAL });
     let (_, values) = e.begin_grid_kernel("block", &vec![Param::Pointer(GLOBAL); buffers.len()], threads);
     body(&e, &values);
     e.end_function();
-    let machine = Machine::new("nvptx64-nvidia-cuda", "sm_80", "").expect("LLVM has the target");
+    let machine = Machine::new("nvptx64-nvidia-cuda", level, "").expect("LLVM has the target");
     machine.optimise(&e).unwrap_or_else(|m| panic!("{m}"));
     let code = machine.emit(&e, Stage::Assembly).unwrap_or_else(|m| panic!("{m}"));
     let text = String::from_utf8_lossy(&code);
-    ptxas::assemble(&text, "sm_80");
+    ptxas::assemble(&text, level);
     let (mut global, kernel) = load(&text, "block");
     let places: Vec<u64> = buffers.iter().map(|b| guarded(&mut global, b)).collect();
     let params = kernel.pack(&places).expect("a pointer for each buffer");

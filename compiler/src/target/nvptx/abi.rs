@@ -19,14 +19,36 @@ pub struct Entry<'a, 'c> {
     pub args: &'a Args<'c>,
     /// The work item of this block.
     pub item: Val<'c>,
-    /// Threads of a block.
+    /// Threads of a block that share its work.
     pub threads: u32,
-    /// This thread, below `threads`.
+    /// Threads beside them, numbered after them.
+    pub helpers: u32,
+    /// This thread.
     pub thread: Val<'c>,
     shared: Val<'c>,
     used: Cell<u64>,
     /// The most that was used at once.
     most: Cell<u64>,
+}
+
+/// Threads of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    /// Those that share its work.
+    pub work: u32,
+    /// Those that bring what the others work on.
+    pub help: u32,
+}
+
+impl Threads {
+    /// No thread helps others.
+    pub const fn alike(work: u32) -> Threads {
+        Threads { work, help: 0 }
+    }
+
+    const fn all(self) -> u32 {
+        self.work + self.help
+    }
 }
 
 /// How a family cut its work.
@@ -44,14 +66,14 @@ pub struct Work {
 pub fn kernel<'c>(
     emitter: &Emitter<'c>,
     spec: &KernelSpec,
-    threads: u32,
+    threads: Threads,
     family: impl FnOnce(&Entry<'_, 'c>) -> Vec<Dim>,
 ) -> Work {
     let e = emitter;
     let abi = Abi::of(spec);
     let pointers = spec.operands.len() + abi.tables.len();
     let params = vec![Param::Pointer(GLOBAL); pointers + 1];
-    let (_, values) = e.begin_grid_kernel(&spec.name, &params, threads);
+    let (_, values) = e.begin_grid_kernel(&spec.name, &params, threads.all());
     let operands = values[..spec.operands.len()].to_vec();
     let tables = abi.tables.iter().map(|t| (*t, values[abi.table(*t)])).collect();
     let dims = abi.dims.iter().map(|d| {
@@ -61,11 +83,12 @@ pub fn kernel<'c>(
     let args = Args { operands, tables, dims: dims.collect() };
     let (item, thread, shared) = (e.block_index(), e.thread_index(), e.shared_memory());
     let (used, most) = (Cell::new(0), Cell::new(0));
-    let entry = Entry { emitter, spec, args: &args, item, threads, thread, shared, used, most };
+    let (work, helpers) = (threads.work, threads.help);
+    let entry = Entry { emitter, spec, args: &args, item, threads: work, helpers, thread, shared, used, most };
     let items = family(&entry);
     let scratch = entry.most.get();
     e.end_function();
-    Work { items: if items.is_empty() { vec![Dim::Const(1)] } else { items }, scratch, threads }
+    Work { items: if items.is_empty() { vec![Dim::Const(1)] } else { items }, scratch, threads: threads.all() }
 }
 
 impl<'a, 'c> Entry<'a, 'c> {
@@ -96,7 +119,13 @@ impl<'a, 'c> Entry<'a, 'c> {
 
     /// An array that the block's threads share.
     pub fn shared(&self, ty: Ty, count: u64) -> Val<'c> {
-        let at = self.used.get();
+        self.shared_aligned(ty, count, 16)
+    }
+
+    /// One that starts at a multiple of `align` bytes.
+    pub fn shared_aligned(&self, ty: Ty, count: u64, align: u32) -> Val<'c> {
+        self.emitter.align_shared_memory(align);
+        let at = self.used.get().next_multiple_of(align as u64);
         let end = (at + ty.bytes() * count).next_multiple_of(16);
         self.used.set(end);
         self.most.set(self.most.get().max(end));

@@ -3,20 +3,21 @@
 pub mod abi;
 mod contract;
 mod map;
+mod ring;
 mod stores;
 mod stream;
 mod topk;
 pub mod tuning;
 
 use super::{Target, TargetError, Text};
-use crate::cost::Role;
 use crate::kernel::abi::Abi;
 use crate::kernel::verify::Verified;
 use crate::kernel::{Body, KernelSpec};
 use crate::llvm::{Emitter, Isa, Machine, Stage};
+use abi::Threads;
 use inkwell::context::Context;
 use llmc_artifact::plan::{KernelInfo, TargetCode};
-use tuning::{FEW_THREADS, LEVELS, Level, THREADS};
+use tuning::{LEVELS, Level, THREADS, Units};
 
 /// A GPU target: `sm_80`, `sm_90a`.
 pub struct Nvptx {
@@ -43,7 +44,7 @@ impl Nvptx {
         let context = Context::create();
         let isa = Isa { fma: true, f16: true, space: abi::GLOBAL };
         let emitter = Emitter::new(&context, "kernels", isa);
-        let infos = kernels.iter().map(|k| kernel(&emitter, k, self.few)).collect();
+        let infos = kernels.iter().map(|k| kernel(&emitter, k, self.level.units, self.few)).collect();
         let machine = Machine::new("nvptx64-nvidia-cuda", self.level.name, self.level.features)?;
         machine.optimise(&emitter)?;
         Ok((infos, machine.emit(&emitter, stage)?))
@@ -55,18 +56,17 @@ impl Nvptx {
 }
 
 /// Threads of a kernel's blocks.
-fn threads(spec: &KernelSpec) -> u32 {
-    match (&spec.body, spec.role) {
-        (Body::Contract(_), Role::Decode) => FEW_THREADS,
-        (Body::Contract(_), Role::Prefill) => THREADS,
-        (Body::Map { .. } | Body::Stream(_) | Body::TopK(_), _) => THREADS,
+fn threads(spec: &KernelSpec, units: Units) -> Threads {
+    match &spec.body {
+        Body::Contract(c) => contract::Form::of(spec, c, units).threads(),
+        Body::Map { .. } | Body::Stream(_) | Body::TopK(_) => Threads::alike(THREADS),
     }
 }
 
-fn kernel(emitter: &Emitter, spec: &KernelSpec, few: bool) -> KernelInfo {
-    let work = abi::kernel(emitter, spec, threads(spec), |entry| match &spec.body {
+fn kernel(emitter: &Emitter, spec: &KernelSpec, units: Units, few: bool) -> KernelInfo {
+    let work = abi::kernel(emitter, spec, threads(spec, units), |entry| match &spec.body {
         Body::Map { axes, stores } => map::emit(entry, axes, stores),
-        Body::Contract(c) => contract::emit(entry, c),
+        Body::Contract(c) => contract::emit(entry, c, contract::Form::of(spec, c, units)),
         // A fold is cut into parts where there are few of them: one token's.
         Body::Stream(s) => stream::emit(entry, s, few || s.part.is_some()),
         Body::TopK(t) => topk::emit(entry, t),

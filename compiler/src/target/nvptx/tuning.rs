@@ -39,13 +39,48 @@ pub const SUMS_BYTES: u64 = 1 << 16;
 /// Elements of an inner product's invariant factor that are computed once per block and shared.
 pub const KEPT_FACTOR: u64 = 2048;
 
+/// Threads of a block that multiply by fours of warps: two warpgroups, each with four panels of a pass.
+pub const GROUP_THREADS: u32 = 256;
+
+/// Threads beside them that bring what they multiply.
+pub const GROUP_HELPERS: u32 = 128;
+
+/// Tokens of a tile that is multiplied by fours of warps.
+pub const GROUP_TOKENS: u32 = 128;
+
+/// Bytes of shared memory for the sums of such a tile, beside a ring of stages.
+pub const GROUP_SUMS_BYTES: u64 = 72 << 10;
+
+/// Stages of the ring, a power of two: 128 KiB at most.
+pub const GROUP_STAGES: u32 = 4;
+
+/// Stages whose tokens a thread has on their way, fewer than there are stages.
+pub const GROUP_AHEAD: u32 = 2;
+
+/// Registers of a thread that multiplies and of one that brings: together no more than a multiprocessor has.
+pub const GROUP_REGISTERS: [u32; 2] = [232, 40];
+
+/// What multiplies matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// A warp: `mma.sync`, with operands in registers that `cp.async` and `ldmatrix` brought.
+    Warps,
+    /// Also four warps together: `wgmma`, fed by bulk copies that mbarriers count.
+    Warpgroups,
+}
+
 /// A compute capability: what `--target sm_80` means.
 pub struct Level {
     /// The target's name, also LLVM's processor.
     pub name: &'static str,
     /// PTX features for LLVM; empty takes the lowest version that knows the processor, for older drivers.
     pub features: &'static str,
+    /// Its matrix instructions.
+    pub units: Units,
 }
 
 /// Compute capabilities that kernels are generated for.
-pub static LEVELS: &[Level] = &[Level { name: "sm_80", features: "" }, Level { name: "sm_90a", features: "" }];
+pub static LEVELS: &[Level] = &[
+    Level { name: "sm_80", features: "", units: Units::Warps },
+    Level { name: "sm_90a", features: "", units: Units::Warpgroups },
+];

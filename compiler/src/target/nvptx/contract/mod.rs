@@ -1,8 +1,9 @@
 //! The contract family: packed weights times the step's activations, and epilogues.
 //!
-//! A block takes a group of a segment's output rows and walks over tiles of tokens. The role picks the form: for prompts
-//! [`many`] keeps tiles of weights and tokens in shared memory and multiplies with matrix instructions; for generated tokens
-//! [`few`] reads each weight once, straight into registers, its warps sharing the reduced axis. In both, the order of each
+//! A block takes a group of a segment's output rows and walks over tiles of tokens. Role, formats and level pick the form: for
+//! prompts [`many`] keeps tiles of weights and tokens in shared memory and multiplies with matrix instructions of warps, and
+//! [`warpgroups`] with those of four warps, fed by threads of their own; for generated tokens
+//! [`few`] reads each weight once, straight into registers, its warps sharing the reduced axis. In all, the order of each
 //! sum is a function of the reduced index alone, and no token sees another. The grid does not depend on the number of
 //! tokens, so that a launch can be replayed with another one.
 
@@ -14,11 +15,15 @@ mod stat;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod warpgroups;
 
-use super::abi::Entry;
-use super::tuning::{FEW_ROWS, FEW_TOKENS, MANY_ROWS, MANY_TOKENS, RESIDENT, SUMS_BYTES, WALKERS};
+use super::abi::{Entry, Threads};
+use super::tuning::{
+    FEW_ROWS, FEW_THREADS, FEW_TOKENS, GROUP_HELPERS, GROUP_SUMS_BYTES, GROUP_THREADS, GROUP_TOKENS, MANY_ROWS,
+    MANY_TOKENS, RESIDENT, SUMS_BYTES, THREADS, Units, WALKERS,
+};
 use crate::cost::Role;
-use crate::kernel::{AxisRef, Contract, Expr, OperandRef, ResultRef, Segment};
+use crate::kernel::{AxisRef, Contract, Expr, KernelSpec, OperandRef, ResultRef, Segment};
 use crate::llvm::{Cmp, Emitter, Scope, Ty, Val};
 use crate::target::cpu::nest::roots;
 use groups::{Aim, Groups};
@@ -26,28 +31,71 @@ use llmc_artifact::{DType, Dim, Format};
 use stat::Stats;
 use sums::Sums;
 
-impl Aim {
-    fn of(role: Role) -> Aim {
-        match role {
-            Role::Prefill => Aim { rows: MANY_ROWS, tokens: MANY_TOKENS, bytes: SUMS_BYTES },
-            Role::Decode => Aim { rows: FEW_ROWS, tokens: FEW_TOKENS, bytes: SUMS_BYTES },
+/// How a contraction is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Generated tokens: [`few`].
+    Few,
+    /// Prompts, by warps: [`many`].
+    Warps,
+    /// Prompts, by fours of warps: [`warpgroups`].
+    Warpgroups,
+}
+
+impl Form {
+    /// The form of a contraction where these units are.
+    pub fn of(spec: &KernelSpec, contract: &Contract, units: Units) -> Form {
+        match (spec.role, units) {
+            (Role::Decode, _) => Form::Few,
+            (Role::Prefill, Units::Warpgroups) if warpgroups::fits(spec, contract) => Form::Warpgroups,
+            (Role::Prefill, Units::Warps | Units::Warpgroups) => Form::Warps,
+        }
+    }
+
+    /// Threads of its blocks.
+    pub fn threads(self) -> Threads {
+        match self {
+            Form::Few => Threads::alike(FEW_THREADS),
+            Form::Warps => Threads::alike(THREADS),
+            Form::Warpgroups => Threads { work: GROUP_THREADS, help: GROUP_HELPERS },
+        }
+    }
+
+    fn aim(self) -> Aim {
+        match self {
+            Form::Few => Aim { rows: FEW_ROWS, tokens: FEW_TOKENS, bytes: SUMS_BYTES },
+            Form::Warps => Aim { rows: MANY_ROWS, tokens: MANY_TOKENS, bytes: SUMS_BYTES },
+            Form::Warpgroups => Aim { rows: MANY_ROWS, tokens: GROUP_TOKENS, bytes: GROUP_SUMS_BYTES },
+        }
+    }
+
+    /// Blocks that share a group of rows.
+    fn walkers(self) -> u64 {
+        match self {
+            Form::Few => 1,
+            Form::Warps | Form::Warpgroups => WALKERS,
+        }
+    }
+
+    /// Blocks that a multiprocessor is meant to hold at once, where registers are bounded by it.
+    fn resident(self) -> Option<u32> {
+        match self {
+            Form::Few => None,
+            Form::Warps => Some(RESIDENT),
+            Form::Warpgroups => Some(1),
         }
     }
 }
 
 /// A block is a group of rows of one segment, and a walker over tiles of tokens.
-pub fn emit(entry: &Entry, contract: &Contract) -> Vec<Dim> {
-    let (e, role) = (entry.emitter, entry.spec.role);
-    let cut = |s: &Segment| Groups::new(entry.spec, s, Aim::of(role));
+pub fn emit(entry: &Entry, contract: &Contract, form: Form) -> Vec<Dim> {
+    let e = entry.emitter;
+    let cut = |s: &Segment| Groups::new(entry.spec, s, form.aim());
     let groups: Vec<Groups> = contract.segments.iter().map(cut).collect();
-    let walkers = match role {
-        Role::Prefill => {
-            e.resident_blocks(RESIDENT);
-            WALKERS
-        }
-        Role::Decode => 1,
-    };
-    let items = vec![Dim::Const(groups.iter().map(|g| g.count).sum()), Dim::Const(walkers)];
+    if let Some(blocks) = form.resident() {
+        e.resident_blocks(blocks);
+    }
+    let items = vec![Dim::Const(groups.iter().map(|g| g.count).sum()), Dim::Const(form.walkers())];
     let index = entry.item_index(&entry.scope(), &items);
     let mut first = 0;
     for (segment, groups) in contract.segments.iter().zip(groups) {
@@ -55,7 +103,7 @@ pub fn emit(entry: &Entry, contract: &Contract) -> Vec<Dim> {
         let inside = e.compare(Cmp::Lt, group, e.int(groups.count as i64));
         let inside = e.and(inside, e.compare(Cmp::Ge, group, e.int(0)));
         entry.alone(|| {
-            e.when(inside, || Kernel::new(entry, contract, segment, groups).walk(group, index[1].value, walkers))
+            e.when(inside, || Kernel::new(entry, contract, segment, groups, form).walk(group, index[1].value))
         });
         first += groups.count;
     }
@@ -69,6 +117,7 @@ struct Kernel<'a, 'c> {
     contract: &'a Contract,
     segment: &'a Segment,
     groups: Groups,
+    form: Form,
     scope: Scope<'a, 'c>,
     /// Columns of the weights.
     reduce: u64,
@@ -85,40 +134,63 @@ struct Tile<'c> {
     room: u32,
 }
 
+/// The weight of a product.
+fn weight_of(contract: &Contract, product: ResultRef) -> OperandRef {
+    contract.products[product.0 as usize - contract.stats.len()].weight
+}
+
+/// Columns of a contraction's weights.
+fn reduced(spec: &KernelSpec, contract: &Contract) -> u64 {
+    let length = |a: &AxisRef| spec.dim(*a).and_then(Dim::as_const).expect("emission: a reduced axis varies");
+    contract.reduce.iter().map(length).product()
+}
+
 impl<'a, 'c> Kernel<'a, 'c> {
-    fn new(entry: &'a Entry<'a, 'c>, contract: &'a Contract, segment: &'a Segment, groups: Groups) -> Self {
-        let scope = entry.scope();
-        let length = |a: &AxisRef| entry.spec.dim(*a).and_then(Dim::as_const).expect("emission: a reduced axis varies");
-        let reduce = contract.reduce.iter().map(length).product();
-        Kernel { entry, e: entry.emitter, contract, segment, groups, scope, reduce }
+    fn new(entry: &'a Entry<'a, 'c>, contract: &'a Contract, segment: &'a Segment, groups: Groups, form: Form) -> Self {
+        let reduce = reduced(entry.spec, contract);
+        Kernel { entry, e: entry.emitter, contract, segment, groups, form, scope: entry.scope(), reduce }
     }
 
     /// All tiles of a walker.
-    fn walk(&self, group: Val<'c>, walker: Val<'c>, walkers: u64) {
+    fn walk(&self, group: Val<'c>, walker: Val<'c>) {
+        let room = self.groups.tokens as u64;
+        let sums = self.segment.products.len() as u64 * room * self.groups.stride();
+        let sums = self.entry.shared(Ty::F32, sums.max(1));
+        let stats = Stats::new(self.entry, self.stats(), self.groups.tokens);
+        let tile = |tile: Tile<'c>, products: &dyn Fn(&Sums<'_, 'c>)| self.tile(group, tile, sums, &stats, products);
+        match self.form {
+            Form::Few => self.tiles(walker, |t| tile(t, &|sums| self.few(group, t, sums))),
+            Form::Warps => self.tiles(walker, |t| tile(t, &|sums| many::products(self, group, t, sums))),
+            Form::Warpgroups => warpgroups::walk(self, group, walker, tile),
+        }
+    }
+
+    /// Runs code for every tile of a walker.
+    fn tiles(&self, walker: Val<'c>, code: impl FnOnce(Tile<'c>)) {
         let (e, room) = (self.e, self.groups.tokens);
         let tokens = self.scope.dim(self.entry.spec.dim(self.contract.row).expect("emission: rows of keys"));
         let begin = e.mul(walker, e.int(room as i64));
-        let sums = self.segment.products.len() as u64 * room as u64 * self.groups.stride();
-        let sums = self.entry.shared(Ty::F32, sums.max(1));
-        let stats = Stats::new(self.entry, self.stats(), room);
-        e.repeat(begin, tokens, room as i64 * walkers as i64, |first| {
-            let tile = Tile { first, rest: e.sub(tokens, first), room };
-            self.tile(group, tile, sums, &stats);
+        e.repeat(begin, tokens, room as i64 * self.form.walkers() as i64, |first| {
+            code(Tile { first, rest: e.sub(tokens, first), room });
         });
     }
 
     /// A group of rows for a tile of tokens: statistics, sums, then the epilogue.
-    fn tile(&self, group: Val<'c>, tile: Tile<'c>, array: Val<'c>, stats: &Stats<'c>) {
+    fn tile(
+        &self,
+        group: Val<'c>,
+        tile: Tile<'c>,
+        array: Val<'c>,
+        stats: &Stats<'c>,
+        products: impl FnOnce(&Sums<'_, 'c>),
+    ) {
         let e = self.e;
         let count = e.min(tile.rest, e.int(tile.room as i64));
         let first = e.mul(group, e.int(self.groups.size as i64));
         let (segment, groups, row, first_token) = (self.segment, self.groups, self.contract.row, tile.first);
         let sums = Sums { segment, groups, array, stats, row, first_token, first };
         stats.compute(self, tile.first, count);
-        match self.entry.spec.role {
-            Role::Prefill => many::products(self, group, tile, &sums),
-            Role::Decode => self.few(group, tile, &sums),
-        }
+        products(&sums);
         e.barrier();
         sums.store(self, count);
         e.barrier();
@@ -146,8 +218,7 @@ impl<'a, 'c> Kernel<'a, 'c> {
 
     /// A product's weight and how it is stored.
     fn weight(&self, product: usize) -> (OperandRef, Format) {
-        let result = self.segment.products[product];
-        let weight = self.contract.products[result.0 as usize - self.contract.stats.len()].weight;
+        let weight = weight_of(self.contract, self.segment.products[product]);
         (weight, self.entry.spec.operands[weight.0 as usize].format)
     }
 

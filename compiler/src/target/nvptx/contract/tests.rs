@@ -1,6 +1,7 @@
 //! Contractions on the simulator, with all of its checks, against the interpreter: both roles, every format, sizes that are no
 //! multiple of anything; what they read and how; and the assembler's judgement.
 
+use super::Form;
 use crate::cost::Role;
 use crate::kernel::interpret::{Memory, interpret};
 use crate::kernel::sample::projections;
@@ -12,7 +13,7 @@ use crate::target::cpu::contract::tests::{PLAIN, QUANTISED, ROWS, gated, product
 use crate::target::cpu::tests::{fill, memory};
 use crate::target::nvptx::Nvptx;
 use crate::target::nvptx::tests::simulated::Simulated;
-use crate::target::nvptx::tuning::FEW_THREADS;
+use crate::target::nvptx::tuning::{FEW_THREADS, Units};
 use llmc_artifact::Format;
 use llmc_ptx_sim::Counters;
 
@@ -23,23 +24,36 @@ fn role(spec: &Verified<KernelSpec>, role: Role, name: usize) -> Verified<Kernel
 }
 
 /// Kernels in the simulator.
-fn load(kernels: &[Verified<KernelSpec>]) -> Simulated {
-    let code = Nvptx::new("sm_80").expect("a level").emit(kernels).unwrap_or_else(|e| panic!("{e}"));
+fn load(level: &str, kernels: &[Verified<KernelSpec>]) -> Simulated {
+    let code = Nvptx::new(level).expect("a level").emit(kernels).unwrap_or_else(|e| panic!("{e}"));
     let text = String::from_utf8_lossy(&code.code);
     Simulated::new(kernels, &code.kernels, &text).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
-/// Runs kernels in both roles; for each case and role, what was counted.
+/// Whether prompts of a kernel are multiplied by fours of warps.
+fn is_by_groups(spec: &Verified<KernelSpec>) -> bool {
+    let spec = (**spec).clone().for_role(Role::Prefill);
+    let Body::Contract(contract) = &spec.body else { return false };
+    Form::of(&spec, contract, Units::Warpgroups) == Form::Warpgroups
+}
+
+/// Runs kernels in both roles; for each case and role, what was counted. Where another level has another form, that runs as well.
 fn check(cases: &[(Verified<KernelSpec>, Memory)], tolerance: f64) -> Vec<[Counters; 2]> {
-    let both =
-        |(n, (spec, _)): (usize, &(Verified<KernelSpec>, Memory))| Role::ALL.map(|r| role(spec, r, 2 * n + r as usize));
-    let kernels: Vec<_> = cases.iter().enumerate().flat_map(both).collect();
-    let mut simulated = load(&kernels);
-    let mut one = |n: usize, role: Role| {
-        let (spec, memory) = &cases[n];
+    let groups: Vec<_> = cases.iter().filter(|(spec, _)| is_by_groups(spec)).cloned().collect();
+    check_for("sm_90a", &groups, &[Role::Prefill], tolerance);
+    let both = check_for("sm_80", cases, &Role::ALL, tolerance);
+    both.chunks(2).map(|c| [c[0], c[1]]).collect()
+}
+
+fn check_for(level: &str, cases: &[(Verified<KernelSpec>, Memory)], roles: &[Role], tolerance: f64) -> Vec<Counters> {
+    let all: Vec<(usize, Role)> = (0..cases.len()).flat_map(|n| roles.iter().map(move |r| (n, *r))).collect();
+    let kernels: Vec<_> = all.iter().enumerate().map(|(i, (n, r))| role(&cases[*n].0, *r, i)).collect();
+    let mut simulated = load(level, &kernels);
+    let one = |(i, (n, role)): (usize, &(usize, Role))| {
+        let (spec, memory) = &cases[*n];
         let (mut got, mut want) = (memory.clone(), memory.clone());
-        let place = format!("{} ({n}) for {}", spec.name, role.name());
-        let ran = simulated.run(2 * n + role as usize, &mut got, 0);
+        let place = format!("{} ({n}) for {} and {level}", spec.name, role.name());
+        let ran = simulated.run(i, &mut got, i as u64);
         let counters = ran.unwrap_or_else(|fault| panic!("{place}: {fault}"));
         interpret(spec, &mut want);
         for (i, o) in spec.operands.iter().enumerate().filter(|(_, o)| o.write) {
@@ -48,7 +62,7 @@ fn check(cases: &[(Verified<KernelSpec>, Memory)], tolerance: f64) -> Vec<[Count
         }
         counters
     };
-    (0..cases.len()).map(|n| Role::ALL.map(|r| one(n, r))).collect()
+    all.iter().enumerate().map(one).collect()
 }
 
 #[test]
@@ -91,6 +105,60 @@ fn long_products_go_round_the_pipeline() {
     check(&cases, 2e-5);
 }
 
+/// Fours of warps: parts of a panel, of a stage, of an instruction and of a tile, more panels than a pass has, and more tokens
+/// than the walkers take at once.
+#[test]
+fn groups_of_warps_multiply_at_odd_sizes() {
+    let sizes = [(17, 8, 1), (48, 72, 7), (131, 104, 129), (300, 64, 128), (16, 328, 127), (20, 8, 2100)];
+    let cases = [Format::F16, Format::BF16].into_iter().flat_map(|format| {
+        sizes.map(|(rows, reduce, tokens)| {
+            let spec = product(format, format, rows, reduce);
+            let memory = memory(&spec, rows + reduce, &[(tokens, tokens)]);
+            (spec, memory)
+        })
+    });
+    let cases: Vec<_> = cases.collect();
+    assert!(cases.iter().all(|(spec, _)| is_by_groups(spec)));
+    let counters = check_for("sm_90a", &cases, &[Role::Prefill], 2e-5);
+    assert!(counters.iter().all(|c| c.matrix_instructions > 0 && c.mbarrier_phases > 0));
+    // A row that is no whole chunk, and an activation of another type, are multiplied by warps.
+    assert!(!is_by_groups(&product(Format::F16, Format::F16, 16, 12)));
+    assert!(!is_by_groups(&product(Format::F16, Format::BF16, 16, 16)));
+    assert!(!is_by_groups(&product(Format::F16, Format::F32, 16, 16)));
+}
+
+/// Several products of a segment, rotations, gates and statistics behind them.
+#[test]
+fn groups_of_warps_have_every_epilogue() {
+    let mut cases = Vec::new();
+    for (format, head) in [(Format::BF16, 6), (Format::F16, 64), (Format::BF16, 80)] {
+        let spec = verify(projections(format, format, head, 96).spec).expect("well formed");
+        let mut memory = memory(&spec, head, &[(70, 3), (1, 1), (66, 5)]);
+        memory.operands[5].fill(0);
+        cases.push((spec, memory));
+    }
+    for (format, rows, tokens) in [(Format::F16, 96, 5), (Format::BF16, 320, 130)] {
+        let spec = gated(format, format, rows, 64);
+        let memory = memory(&spec, 3, &[(tokens, tokens)]);
+        cases.push((spec, memory));
+    }
+    assert!(cases.iter().all(|(spec, _)| is_by_groups(spec)));
+    check_for("sm_90a", &cases, &[Role::Prefill], 3e-5);
+}
+
+/// Whole tiles: every byte of weights and tokens is copied once for a tile, and no bank is asked twice at once.
+#[test]
+fn groups_of_warps_copy_once_and_without_conflicts() {
+    let (rows, reduce, tokens) = (128, 192, 256);
+    let spec = product(Format::BF16, Format::BF16, rows, reduce);
+    let case = (spec.clone(), memory(&spec, 1, &[(tokens, tokens)]));
+    let counters = check_for("sm_90a", &[case], &[Role::Prefill], 2e-5)[0];
+    let bytes = 2 * (rows * reduce * (tokens / 128) + tokens * reduce * (rows / 128));
+    assert_eq!((counters.async_bytes, counters.bank_conflicts), (bytes, 0), "{counters:?}");
+    // A warp's instruction has 16 rows, 128 tokens and 16 columns.
+    assert_eq!(counters.matrix_instructions, rows * tokens * reduce / (16 * 128 * 16));
+}
+
 #[test]
 fn rotations_statistics_and_caches_share_a_kernel() {
     let mut cases = Vec::new();
@@ -121,11 +189,16 @@ fn gates_and_statistics_have_their_epilogues() {
 
 #[test]
 fn a_token_gets_the_same_bits_in_any_company() {
-    let formats = [(Format::Q4_1, Format::Act8), (Format::Q8_0, Format::F32), (Format::F16, Format::F32)];
-    for (weight, input) in formats {
+    let formats = [
+        (Format::Q4_1, Format::Act8, "sm_80"),
+        (Format::Q8_0, Format::F32, "sm_80"),
+        (Format::F16, Format::F32, "sm_80"),
+        (Format::F16, Format::F16, "sm_90a"),
+    ];
+    for (weight, input, level) in formats {
         let spec = verify(projections(weight, input, 64, 96).spec).expect("well formed");
         let kernels: Vec<_> = Role::ALL.map(|r| role(&spec, r, r as usize)).into();
-        let mut simulated = load(&kernels);
+        let mut simulated = load(level, &kernels);
         for tokens in [2, 9] {
             let mut all = memory(&spec, 7, &[(tokens, tokens)]);
             all.operands[5].fill(0);
@@ -147,10 +220,15 @@ fn a_token_gets_the_same_bits_in_any_company() {
 /// The turns in which warps run change nothing.
 #[test]
 fn schedules_do_not_matter() {
-    for (weight, input) in [(Format::Q4_1, Format::Act8), (Format::F16, Format::F32)] {
+    let formats = [
+        (Format::Q4_1, Format::Act8, "sm_80"),
+        (Format::F16, Format::F32, "sm_80"),
+        (Format::BF16, Format::BF16, "sm_90a"),
+    ];
+    for (weight, input, level) in formats {
         let spec = verify(projections(weight, input, 24, 96).spec).expect("well formed");
         let kernels: Vec<_> = Role::ALL.map(|r| role(&spec, r, r as usize)).into();
-        let mut simulated = load(&kernels);
+        let mut simulated = load(level, &kernels);
         let mut fresh = memory(&spec, 7, &[(70, 67)]);
         fresh.operands[5].fill(0);
         for kernel in 0..2 {
@@ -258,12 +336,15 @@ fn nothing_spills() {
     }
     let gate = gated(Format::Q5_1, Format::Act8, 8192, 2048);
     kernels.extend(Role::ALL.map(|r| shipped(&gate, SHIPPED[4], r)));
-    let code = Nvptx::new("sm_80").expect("a level").emit(&kernels).unwrap_or_else(|e| panic!("{e}"));
-    for arch in ["sm_80", "sm_90", "sm_100"] {
-        let Some(all) = ptxas::assemble(&String::from_utf8_lossy(&code.code), arch) else { return };
-        assert_eq!(all.len(), kernels.len());
-        for one in all {
-            assert_eq!(one.spilled, 0, "{arch}: {one:?}");
+    for (level, archs) in [("sm_80", &["sm_80", "sm_90", "sm_100"][..]), ("sm_90a", &["sm_90a"][..])] {
+        let code = Nvptx::new(level).expect("a level").emit(&kernels).unwrap_or_else(|e| panic!("{e}"));
+        for arch in archs {
+            let Some(all) = ptxas::assemble(&String::from_utf8_lossy(&code.code), arch) else { return };
+            assert_eq!(all.len(), kernels.len());
+            for one in all {
+                println!("{arch}: {one:?}");
+                assert_eq!(one.spilled, 0, "{arch}: {one:?}");
+            }
         }
     }
 }
@@ -286,7 +367,7 @@ fn figures() {
                 let code = Nvptx::new("sm_80").expect("a level").emit(std::slice::from_ref(&kernel)).expect("code");
                 let text = String::from_utf8_lossy(&code.code);
                 let mut memory = memory(&spec, 1, &[(tokens, tokens)]);
-                let counters = load(std::slice::from_ref(&kernel)).run(0, &mut memory, 0).expect("no fault");
+                let counters = load("sm_80", std::slice::from_ref(&kernel)).run(0, &mut memory, 0).expect("no fault");
                 let registers = ptxas::assemble(&text, "sm_80").map_or(0, |all| all[0].registers);
                 let info = &code.kernels[0];
                 let by_registers = REGISTERS / (registers.next_multiple_of(8) * info.threads).max(1);

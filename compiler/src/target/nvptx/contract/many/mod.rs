@@ -22,9 +22,9 @@ const PER_WARP: usize = 2;
 /// Warps of a block.
 const WARPS: usize = 4;
 /// Panels of a stage.
-const PANELS: usize = WARPS * PER_WARP;
+pub(super) const PANELS: usize = WARPS * PER_WARP;
 /// Columns of an instruction: tokens.
-const COLUMNS: u32 = 8;
+pub(super) const COLUMNS: u32 = 8;
 
 /// How one format of weights and of activations is copied and multiplied.
 trait Stage<'c> {
@@ -44,36 +44,57 @@ trait Stage<'c> {
 
 /// A panel that a warp owns during a pass.
 #[derive(Clone, Copy)]
-struct Slot<'c> {
+pub(super) struct Slot<'c> {
     /// Its first byte.
     start: Val<'c>,
     /// Its number in the whole weight.
     number: Val<'c>,
     /// Whether there is such a panel.
-    inside: Val<'c>,
+    pub inside: Val<'c>,
     /// Where the sums of its first row and of token 0 go.
     at: Val<'c>,
 }
 
 /// A panel of a pass: of which product, and which of the group.
-type Place<'c> = Option<(usize, Val<'c>)>;
+pub(super) type Place<'c> = Option<(usize, Val<'c>)>;
 
 /// The sums of every product of the segment.
 pub(super) fn products<'c>(kernel: &Kernel<'_, 'c>, group: Val<'c>, tile: Tile<'c>, sums: &Sums<'_, 'c>) {
-    let (e, panels) = (kernel.e, kernel.groups.panels());
     for (format, products) in classes(kernel) {
-        if products.len() as u64 * panels <= PANELS as u64 {
-            let all = products.iter().flat_map(|p| (0..panels).map(|n| Some((*p, e.int(n as i64)))));
-            let places: Vec<Place> = all.chain(std::iter::repeat(None)).take(PANELS).collect();
-            kernel.entry.alone(|| pass(kernel, format, products[0], group, &places, tile, sums));
-            continue;
-        }
-        for p in products {
-            e.repeat(e.int(0), e.int(panels as i64), PANELS as i64, |first| {
-                let places: Vec<Place> = (0..PANELS as i64).map(|n| Some((p, e.add(first, e.int(n))))).collect();
-                kernel.entry.alone(|| pass(kernel, format, p, group, &places, tile, sums));
-            });
-        }
+        each_pass(kernel, &products, |_, places| {
+            kernel.entry.alone(|| pass(kernel, format, products[0], group, places, tile, sums));
+        });
+    }
+}
+
+/// Whether one pass has the panels of all these products.
+fn is_one_pass(kernel: &Kernel, products: &[usize]) -> bool {
+    products.len() as u64 * kernel.groups.panels() <= PANELS as u64
+}
+
+/// Passes over the panels of these products.
+pub(super) fn passes(kernel: &Kernel, products: &[usize]) -> u64 {
+    match is_one_pass(kernel, products) {
+        true => 1,
+        false => products.len() as u64 * kernel.groups.panels().div_ceil(PANELS as u64),
+    }
+}
+
+/// Emits every pass: its number, and which panels are its own.
+pub(super) fn each_pass<'c>(kernel: &Kernel<'_, 'c>, products: &[usize], pass: impl Fn(Val<'c>, &[Place<'c>])) {
+    let (e, panels) = (kernel.e, kernel.groups.panels());
+    if is_one_pass(kernel, products) {
+        let all = products.iter().flat_map(|p| (0..panels).map(|n| Some((*p, e.int(n as i64)))));
+        let places: Vec<Place> = all.chain(std::iter::repeat(None)).take(PANELS).collect();
+        return pass(e.int(0), &places);
+    }
+    for (i, p) in products.iter().enumerate() {
+        let before = i as u64 * panels.div_ceil(PANELS as u64);
+        e.repeat(e.int(0), e.int(panels as i64), PANELS as i64, |first| {
+            let places: Vec<Place> = (0..PANELS as i64).map(|n| Some((*p, e.add(first, e.int(n))))).collect();
+            let number = e.add(e.lshr(first, e.int(PANELS.trailing_zeros() as i64)), e.int(before as i64));
+            pass(number, &places);
+        });
     }
 }
 
@@ -90,8 +111,14 @@ fn classes(kernel: &Kernel) -> Vec<(Format, Vec<usize>)> {
     classes
 }
 
-/// What this warp owns of a pass's panels.
-fn slot<'c>(kernel: &Kernel<'_, 'c>, group: Val<'c>, places: &[Place<'c>], sums: &Sums<'_, 'c>, n: usize) -> Slot<'c> {
+/// What place `n` of so many of this warp's is in a pass.
+pub(super) fn slot<'c>(
+    kernel: &Kernel<'_, 'c>,
+    group: Val<'c>,
+    places: &[Place<'c>],
+    sums: &Sums<'_, 'c>,
+    (n, per_warp): (usize, usize),
+) -> Slot<'c> {
     let (e, groups) = (kernel.e, kernel.groups);
     let warp = e.warp_index();
     let of = |place: &Place<'c>| match place {
@@ -108,8 +135,8 @@ fn slot<'c>(kernel: &Kernel<'_, 'c>, group: Val<'c>, places: &[Place<'c>], sums:
             Slot { start: kernel.panel(*product, number), number, inside, at }
         }
     };
-    (1..WARPS).fold(of(&places[n]), |so_far, w| {
-        let (mine, other) = (e.compare(Cmp::Eq, warp, e.int32(w as i32)), of(&places[PER_WARP * w + n]));
+    (1..places.len() / per_warp).fold(of(&places[n]), |so_far, w| {
+        let (mine, other) = (e.compare(Cmp::Eq, warp, e.int32(w as i32)), of(&places[per_warp * w + n]));
         let pick = |a, b| e.select(mine, a, b);
         Slot {
             start: pick(other.start, so_far.start),
@@ -130,38 +157,42 @@ fn pass<'c>(
     tile: Tile<'c>,
     sums: &Sums<'_, 'c>,
 ) {
-    let slots = [0, 1].map(|n| slot(kernel, group, places, sums, n));
+    let slots = [0, 1].map(|n| slot(kernel, group, places, sums, (n, PER_WARP)));
     let found = match kernel.input_format().is_quantised() && format.is_quantised() {
         true => pipeline(kernel, &bytes::Bytes::new(kernel, format, tile), &slots, tile),
         false => pipeline(kernel, &float::Float::new(kernel, product, tile), &slots, tile),
     };
+    for (slot, found) in slots.iter().zip(found.chunks(found.len() / PER_WARP)) {
+        store_sums(kernel, slot, sums, found);
+    }
+    // What the stages held is free again.
+    kernel.e.barrier();
+}
+
+/// Stores a panel's sums of all tokens, as lanes have them: four of each eight tokens.
+pub(super) fn store_sums<'c>(kernel: &Kernel<'_, 'c>, slot: &Slot<'c>, sums: &Sums<'_, 'c>, found: &[Val<'c>]) {
     let e = kernel.e;
     let lane = e.zext(e.lane_index(), Ty::I64);
     let (g, t) = (e.lshr(lane, e.int(2)), e.and(lane, e.int(3)));
-    let stride = kernel.groups.stride() as i64;
+    let (stride, room) = (kernel.groups.stride() as i64, kernel.groups.tokens as i64);
     let first = e.add(e.mul(t, e.int(2 * stride)), g);
-    for (slot, found) in slots.iter().zip(found.chunks(found.len() / PER_WARP)) {
-        e.when(slot.inside, || {
-            let array = e.element(sums.array, Ty::F32, e.add(slot.at, first));
-            for (n, four) in found.chunks(4).enumerate() {
-                for (i, sum) in four.iter().enumerate() {
-                    let token = n as i64 * COLUMNS as i64 + i as i64 % 2;
-                    let at = token * stride + i as i64 / 2 * 8;
-                    // A tile of fewer than eight tokens has no room for the others.
-                    let room = kernel.groups.tokens as i64;
-                    let store = || e.store(e.element(array, Ty::F32, e.int(at)), *sum);
-                    if room >= COLUMNS as i64 {
-                        store();
-                    } else {
-                        let token = e.add(e.mul(t, e.int(2)), e.int(token));
-                        e.when(e.compare(Cmp::Lt, token, e.int(room)), store);
-                    }
+    e.when(slot.inside, || {
+        let array = e.element(sums.array, Ty::F32, e.add(slot.at, first));
+        for (n, four) in found.chunks(4).enumerate() {
+            for (i, sum) in four.iter().enumerate() {
+                let token = n as i64 * COLUMNS as i64 + i as i64 % 2;
+                let at = token * stride + i as i64 / 2 * 8;
+                // A tile of fewer than eight tokens has no room for the others.
+                let store = || e.store(e.element(array, Ty::F32, e.int(at)), *sum);
+                if room >= COLUMNS as i64 {
+                    store();
+                } else {
+                    let token = e.add(e.mul(t, e.int(2)), e.int(token));
+                    e.when(e.compare(Cmp::Lt, token, e.int(room)), store);
                 }
             }
-        });
-    }
-    // What the stages held is free again.
-    e.barrier();
+        }
+    });
 }
 
 /// The loop over the reduced axis: this warp's sums.
