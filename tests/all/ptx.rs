@@ -6,7 +6,7 @@ use crate::tiny::{F16_CACHE, PLAIN, QUANTISED, engine, interpreted, reference, r
 use llmc::DeviceKind;
 use llmc_artifact::Format;
 use llmc_artifact::plan::{KernelInfo, TargetCode};
-use llmc_compiler::pipeline::Stages;
+use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_runtime::RunError;
 use llmc_runtime::device::{self, Bytes, Calls, Device, Memory};
 use std::collections::BTreeSet;
@@ -119,6 +119,25 @@ fn simulated_kernels_read_weights_and_caches_of_sixteen_bits() {
                 let error = error(found, &want);
                 println!("{place} in {weights}, caches in {cache}: {error:.2e}");
                 assert!(error < tolerance, "{place} in {weights}, caches in {cache}: relative error {error}");
+            });
+        }
+    }
+}
+
+/// Weights, activations and caches of the same 16 bits: at the level that has products of four warps, prompts are multiplied by them.
+#[test]
+fn simulated_kernels_multiply_sixteen_bits_by_groups_of_warps() {
+    for (format, tolerance) in [(Format::F16, F16_CACHE), (Format::BF16, 8.0 * F16_CACHE)] {
+        for tiny in ["llama", "bert"].map(|name| Tiny::named(name).stored_in(format)) {
+            let options = Options { cache: format, activations: format, ..Options::default() };
+            let stages = pipeline::run(tiny.model(), &options).unwrap_or_else(|e| panic!("{}: {e}", tiny.name));
+            let code = stages.emit("sm_90a").unwrap_or_else(|e| panic!("{e}"));
+            assert!(body(&code).contains("wgmma.mma_async"), "{} in {format}: no warpgroup multiplies", tiny.name);
+            let want = reference(&tiny, &stages, 6);
+            simulate(&tiny, &stages, 4, 6, |place, found| {
+                let error = error(found, &want);
+                println!("{place} in {format}: {error:.2e}");
+                assert!(error < tolerance, "{place} in {format}: relative error {error}");
             });
         }
     }

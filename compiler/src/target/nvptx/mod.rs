@@ -56,19 +56,19 @@ impl Nvptx {
 }
 
 /// Threads of a kernel's blocks.
-fn threads(spec: &KernelSpec, units: Units) -> Threads {
+fn threads(spec: &KernelSpec, units: Units, few: bool) -> Threads {
     match &spec.body {
         Body::Contract(c) => contract::Form::of(spec, c, units).threads(),
-        Body::Map { .. } | Body::Stream(_) | Body::TopK(_) => Threads::alike(THREADS),
+        Body::Stream(s) => stream::Form::of(spec, s, units, few).threads(),
+        Body::Map { .. } | Body::TopK(_) => Threads::alike(THREADS),
     }
 }
 
 fn kernel(emitter: &Emitter, spec: &KernelSpec, units: Units, few: bool) -> KernelInfo {
-    let work = abi::kernel(emitter, spec, threads(spec, units), |entry| match &spec.body {
+    let work = abi::kernel(emitter, spec, threads(spec, units, few), |entry| match &spec.body {
         Body::Map { axes, stores } => map::emit(entry, axes, stores),
         Body::Contract(c) => contract::emit(entry, c, contract::Form::of(spec, c, units)),
-        // A fold is cut into parts where there are few of them: one token's.
-        Body::Stream(s) => stream::emit(entry, s, few || s.part.is_some()),
+        Body::Stream(s) => stream::emit(entry, s, &stream::Form::of(spec, s, units, few)),
         Body::TopK(t) => topk::emit(entry, t),
     });
     Abi::of(spec).info(spec, work.items, work.scratch, work.threads)

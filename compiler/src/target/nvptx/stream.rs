@@ -13,11 +13,12 @@ mod left;
 pub(crate) mod plan;
 mod right;
 mod rows;
+mod together;
 
-use super::abi::Entry;
+use super::abi::{Entry, Threads};
 use super::stores::{points, store_points};
-use super::tuning::{KEPT_FACTOR, THREADS};
-use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, ResultRef, State, Store, Stream};
+use super::tuning::{GROUP_HELPERS, GROUP_THREADS, KEPT_FACTOR, THREADS, Units};
+use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, KernelSpec, ResultRef, State, Store, Stream};
 use crate::llvm::{Cmp, Emitter, Lane, Precision, Results, Scope, Ty, Val};
 use crate::target::points::bind_point;
 use llmc_artifact::{Dim, ReduceOp, Type, Value};
@@ -105,12 +106,48 @@ fn repaired<'c>(scope: &Scope<'_, 'c>, state: &State, ty: Ty, mut running: Val<'
     running
 }
 
-/// Folds by matrix instructions where they have a place; `few` where a sequence has few tokens in a launch.
-pub fn emit(entry: &Entry, stream: &Stream, few: bool) -> Vec<Dim> {
-    let plan = plan::Plan::of(entry.spec, stream);
-    match plan.and_then(|plan| plan.shape(few).map(|shape| (plan, shape))) {
-        Some((plan, shape)) => fold::emit(entry, stream, &plan, shape, few),
-        None => emit_general(entry, stream),
+/// How a stream is folded.
+pub enum Form {
+    /// A block of threads for every point of the parallel axes.
+    General,
+    /// By matrix instructions of warps; whether a sequence has few tokens in a launch.
+    Warps(plan::Plan, plan::Shape, bool),
+    /// By those of fours of warps.
+    Warpgroups(plan::Plan, plan::Shape),
+}
+
+impl Form {
+    /// The form of a stream where these units are.
+    pub fn of(spec: &KernelSpec, stream: &Stream, units: Units, few: bool) -> Form {
+        // A fold is cut into parts where there are few of them: one token's.
+        let few = few || stream.part.is_some();
+        let Some(plan) = plan::Plan::of(spec, stream) else { return Form::General };
+        let together = match units {
+            Units::Warpgroups if !few => plan.group_shape(),
+            Units::Warps | Units::Warpgroups => None,
+        };
+        match (together, plan.shape(few)) {
+            (Some(shape), _) => Form::Warpgroups(plan, shape),
+            (None, Some(shape)) => Form::Warps(plan, shape, few),
+            (None, None) => Form::General,
+        }
+    }
+
+    /// Threads of its blocks.
+    pub fn threads(&self) -> Threads {
+        match self {
+            Form::General | Form::Warps(..) => Threads::alike(THREADS),
+            Form::Warpgroups(..) => Threads { work: GROUP_THREADS, help: GROUP_HELPERS },
+        }
+    }
+}
+
+/// Folds in a form.
+pub fn emit(entry: &Entry, stream: &Stream, form: &Form) -> Vec<Dim> {
+    match form {
+        Form::General => emit_general(entry, stream),
+        Form::Warps(plan, shape, few) => fold::emit(entry, stream, (plan, *shape), Units::Warps, *few),
+        Form::Warpgroups(plan, shape) => fold::emit(entry, stream, (plan, *shape), Units::Warpgroups, false),
     }
 }
 

@@ -57,6 +57,9 @@ pub const GROUP_STAGES: u32 = 4;
 /// Stages whose tokens a thread has on their way, fewer than there are stages.
 pub const GROUP_AHEAD: u32 = 2;
 
+/// Stages of the ring of a stream, a power of two, each a block of keys.
+pub const STREAM_STAGES: u32 = 2;
+
 /// Registers of a thread that multiplies and of one that brings: together no more than a multiprocessor has.
 pub const GROUP_REGISTERS: [u32; 2] = [232, 40];
 

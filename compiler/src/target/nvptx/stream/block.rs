@@ -11,18 +11,23 @@ use super::right::{Depth, RightTile};
 use super::rows::Sight;
 use super::{combine, constant, kept_as};
 use crate::kernel::{AxisRef, ExprRef, ResultRef, State};
-use crate::llvm::{Cmp, Emitter, Lane, Precision, Results, Scope, Ty, Val};
-use llmc_artifact::Type;
+use crate::llvm::{Cmp, Emitter, GroupProduct, Lane, Mma, Precision, Results, Scope, Ty, Val};
+use crate::target::nvptx::tuning::Units;
+use llmc_artifact::{DType, Type};
 use std::cell::{Cell, RefCell};
 
-/// Shared memory of a tile.
-pub struct Memory<'p, 'c> {
-    /// Left factors of the dots.
-    pub left: Vec<LeftRows<'c>>,
+/// A block of keys in shared memory.
+pub struct Right<'p, 'c> {
     /// Right factors of the dots.
     pub dots: Vec<RightTile<'p, 'c>>,
     /// Right factors of the products.
     pub products: Vec<RightTile<'p, 'c>>,
+}
+
+/// Shared memory of a tile.
+pub struct Memory<'c> {
+    /// Left factors of the dots.
+    pub left: Vec<LeftRows<'c>>,
     /// Left factors of the products, where warps share rows.
     pub factors: Vec<LeftRows<'c>>,
     /// For each state without axes, what each lane has of each group of keys, where warps share rows.
@@ -89,7 +94,8 @@ fn initial<'c>(e: &Emitter<'c>, state: &State) -> Val<'c> {
 /// A block of keys.
 pub struct Block<'b, 't, 'e, 'c> {
     tile: &'b Tile<'t, 'e, 'c>,
-    memory: &'b Memory<'t, 'c>,
+    memory: &'b Memory<'c>,
+    right: &'b Right<'t, 'c>,
     rows: &'b [(Scope<'e, 'c>, Sight<'c>); 2],
     /// Of each eight of this warp's keys, this lane's two.
     keys: Vec<[Val<'c>; 2]>,
@@ -133,7 +139,7 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
     /// The block of keys from `base` on; no key from `end` on counts.
     pub fn new(
         tile: &'b Tile<'t, 'e, 'c>,
-        memory: &'b Memory<'t, 'c>,
+        (memory, right): (&'b Memory<'c>, &'b Right<'t, 'c>),
         rows: &'b [(Scope<'e, 'c>, Sight<'c>); 2],
         (base, end): (Val<'c>, Val<'c>),
         held: Vec<Held<'c>>,
@@ -154,7 +160,7 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         let (dots, held) = (RefCell::default(), RefCell::new(held));
         let (element, row) = (Cell::new((0, 0)), Cell::new(0));
         let frame = Frame { dots, held, old, element, row, number_of_dots: tile.stream.dots.len() };
-        Block { tile, memory, rows, keys, end, active, frame }
+        Block { tile, memory, right, rows, keys, end, active, frame }
     }
 
     /// The states after the block.
@@ -167,8 +173,15 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         let (e, place) = (self.tile.entry.emitter, self.tile.place);
         let share = self.tile.shape.keys / self.tile.shape.sharers();
         let first = e.mul(place.share, e.int(share as i64));
-        for ((pages, left), right) in self.tile.plan.dots.iter().zip(&self.memory.left).zip(&self.memory.dots) {
+        for ((pages, left), right) in self.tile.plan.dots.iter().zip(&self.memory.left).zip(&self.right.dots) {
             let own = left.lane_place(e, place);
+            if self.tile.units == Units::Warpgroups {
+                let factors = (0..pages.width.div_ceil(ROWS)).map(|deep| left.fragment(e, own, 2 * deep));
+                let zero = vec![[e.f32(0.0); 4]; self.keys.len()];
+                let sums = self.multiply_together(factors, right, Depth::Columns, &zero);
+                self.frame.dots.borrow_mut().push(sums);
+                continue;
+            }
             let lane = right.lane_place(e, Depth::Columns, first);
             let mut sums = vec![[e.f32(0.0); 4]; self.keys.len()];
             for deep in 0..pages.width.div_ceil(ROWS) {
@@ -195,6 +208,25 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
                 *sum = left.multiply(e, right.pages().dtype, fragment, *sum);
             }
         }
+    }
+
+    /// Adds products by fours of warps: of each 16 of the depth the left factor.
+    fn multiply_together(
+        &self,
+        factors: impl Iterator<Item = Left<'c>>,
+        right: &RightTile<'_, 'c>,
+        depth: Depth,
+        sums: &[[Val<'c>; 4]],
+    ) -> Vec<[Val<'c>; 4]> {
+        let e = self.tile.entry.emitter;
+        let described: Vec<_> = factors.enumerate().map(|(d, f)| (f, right.described(e, depth, d as u64))).collect();
+        let columns_side_by_side = described.iter().any(|(_, (side, _))| *side);
+        let (columns, kind) = (COLUMNS as u32 * sums.len() as u32, right.pages().dtype);
+        let kind = if kind == DType::BF16 { Mma::BF16 } else { Mma::F16 };
+        let pairs: Vec<_> = described.into_iter().map(|(f, (_, right))| (f.halves(), right)).collect();
+        let product = GroupProduct { kind, columns, columns_side_by_side };
+        let found = e.multiply_group(product, &sums.concat(), &pairs);
+        found.chunks(4).map(|s| [s[0], s[1], s[2], s[3]]).collect()
     }
 
     /// The states, one after another.
@@ -309,7 +341,13 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         for sum in &mut sums {
             *sum = [0, 1, 2, 3].map(|n| repairs[n / 2].apply(e, sum[n], initial(e, state)));
         }
-        let right = &self.memory.products[number];
+        let right = &self.right.products[number];
+        if self.tile.units == Units::Warpgroups {
+            let of = |x: &[[Val<'c>; 4]]| Left::of(e, right.pages().precision(), [x[0], x[1]]);
+            let sums = self.multiply_together(values.chunks(2).map(of), right, Depth::Keys, &sums);
+            self.frame.held.borrow_mut()[i] = Held::Product(sums);
+            return;
+        }
         let columns = e.mul(place.share, e.int((8 * sums.len()) as i64));
         let lane = right.lane_place(e, Depth::Keys, columns);
         let row = e.add(place.row, place.group);

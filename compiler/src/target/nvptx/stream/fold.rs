@@ -2,17 +2,20 @@
 //!
 //! One block of keys' pages is in shared memory at a time, right factors of the dots and of the products apart, so that those of
 //! the products arrive while the dots are computed, and the next block's while the products are. States stay in registers.
+//!
+//! Where fours of warps multiply, other threads bring whole blocks of keys into the stages of a ring (`bring`), and two warpgroups with
+//! half of the rows each take them as they come, neither waiting for the other.
 
-use super::block::{Block, Held, Memory};
+use super::block::{Block, Held, Memory, Right};
 use super::finish::{Kept, finish};
 use super::left::{self, LeftRows, Precision};
 use super::plan::{GROUPS, Kind, Plan, ROWS, Shape};
-use super::right::{self, RightTile};
-use super::rows::TileRows;
+use super::right::{self, Copiers, RightTile};
+use super::rows::{Row, SequenceRun, Sight, TileRows};
 use crate::kernel::{AxisRef, ExprRef, Stream};
 use crate::llvm::{Cmp, Lane, Scope, Ty, Val, WARP};
 use crate::target::nvptx::abi::Entry;
-use crate::target::nvptx::tuning::{RESIDENT, THREADS};
+use crate::target::nvptx::tuning::{RESIDENT, THREADS, Units};
 use crate::target::points::bind_point;
 use llmc_artifact::Dim;
 
@@ -39,16 +42,18 @@ pub struct Tile<'t, 'e, 'c> {
     pub plan: &'t Plan,
     /// In which shape.
     pub shape: Shape,
+    /// By which units.
+    pub units: Units,
     /// This thread.
     pub place: Place<'c>,
 }
 
 /// Work items: points of the fixed axes, and tiles of rows. Where a tile has many tokens, there are as many items as there are
 /// tokens, and those past the last tile have nothing to do.
-pub fn emit(entry: &Entry, stream: &Stream, plan: &Plan, shape: Shape, few: bool) -> Vec<Dim> {
+pub fn emit(entry: &Entry, stream: &Stream, (plan, shape): (&Plan, Shape), units: Units, few: bool) -> Vec<Dim> {
     let (e, spec) = (entry.emitter, entry.spec);
     // Shared memory, of which the assembler does not know, leaves room for no more.
-    e.resident_blocks(RESIDENT);
+    e.resident_blocks(if units == Units::Warpgroups { 1 } else { RESIDENT });
     let dim = |a: &AxisRef| spec.dim(*a).expect("emission: a stream parallel over keys");
     let parts = Dim::Const(plan.group.div_ceil(shape.rows()));
     let items: Vec<Dim> = plan.fixed.iter().map(dim).chain([dim(&plan.row), parts]).collect();
@@ -73,7 +78,11 @@ pub fn emit(entry: &Entry, stream: &Stream, plan: &Plan, shape: Shape, few: bool
     };
     e.when(e.compare(Cmp::Lt, first, end), || {
         let rows = TileRows::new(entry, plan, fixed, first, end);
-        Tile { entry, stream, plan, shape, place: place(entry, shape) }.fold(&rows);
+        let tile = Tile { entry, stream, plan, shape, units, place: place(entry, shape) };
+        match units {
+            Units::Warps => tile.fold(&rows),
+            Units::Warpgroups => tile.fold_together(&rows),
+        }
     });
     items
 }
@@ -95,32 +104,25 @@ fn place<'c>(entry: &Entry<'_, 'c>, shape: Shape) -> Place<'c> {
 impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     fn fold(&self, rows: &TileRows<'e, 'c>) {
         let (e, entry, keys) = (self.entry.emitter, self.entry, self.shape.keys);
-        let memory = self.memory();
-        memory.dots.iter().chain(&memory.products).for_each(|t| t.clear(entry));
+        let (memory, right) = self.memory();
+        right.dots.iter().chain(&right.products).for_each(|t| t.clear(entry));
         self.fill_left(rows, &memory.left);
-        let surveyed = rows.survey(self.shape);
-        let own = [0, 8].map(|r| rows.row(e.add(self.place.row, e.add(self.place.group, e.int(r)))));
-        let first = rows.next_sequence(&surveyed, e.int32(-1));
-        let held = Held::start(self);
-        let carried: Vec<Val> = [first].into_iter().chain(Held::flat(&held)).collect();
-        let some = |now: &[Val<'c>]| e.compare(Cmp::Ne, now[0], e.int32(i32::MAX));
-        let last = e.while_each(&carried, some, |now| {
-            let run = rows.run(self.plan, &surveyed, now[0]);
-            let looking = [0, 1].map(|r| run.row(&own[r], self.plan.key));
-            let roots = self.hoisted();
-            looking.iter().for_each(|(scope, _)| scope.hoist(&roots, &[self.plan.key]));
+        let own = self.own_rows(rows);
+        let held = Held::flat(&Held::start(self));
+        let last = self.runs(rows, &held, |run, now| {
+            let looking = self.looking(run, &own);
             let some = run.some();
-            let begin = e.and(run.begin, e.int(-(keys as i64)));
-            let begin = run.next_block(self.stream.visit, keys, begin);
+            let begin = self.first_block(run);
+            let by = Copiers { thread: entry.thread, count: THREADS as u64 };
             let copy = |tiles: &[RightTile<'_, 'c>], base: Val<'c>| {
                 let at = some.bind(self.plan.key, Lane::uniform(base));
-                tiles.iter().for_each(|t| t.copy(entry, &at, base, run.end));
+                tiles.iter().for_each(|t| t.copy(entry, by, &at, (base, run.end)));
             };
             // What other threads wrote, or read for the run before.
             e.barrier();
-            e.when(e.compare(Cmp::Lt, begin, run.end), || copy(&memory.dots, begin));
+            e.when(e.compare(Cmp::Lt, begin, run.end), || copy(&right.dots, begin));
             e.commit_copies();
-            let carried: Vec<Val> = [begin].into_iter().chain(now[1..].iter().copied()).collect();
+            let carried: Vec<Val> = [begin].into_iter().chain(now.iter().copied()).collect();
             let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], run.end);
             let after = e.while_each(&carried, more, |now| {
                 let base = now[0];
@@ -128,25 +130,68 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
                 let held = Held::of(self, &now[1..]);
                 e.wait_copies(0);
                 e.barrier();
-                copy(&memory.products, base);
+                copy(&right.products, base);
                 e.commit_copies();
-                let block = Block::new(self, &memory, &looking, (base, run.end), held);
+                let block = Block::new(self, (&memory, &right), &looking, (base, run.end), held);
                 block.dots();
                 e.wait_copies(0);
                 e.barrier();
-                e.when(e.compare(Cmp::Lt, next, run.end), || copy(&memory.dots, next));
+                e.when(e.compare(Cmp::Lt, next, run.end), || copy(&right.dots, next));
                 e.commit_copies();
                 block.states();
                 [next].into_iter().chain(Held::flat(&block.into_held())).collect()
             });
-            let next = rows.next_sequence(&surveyed, now[0]);
-            [next].into_iter().chain(after[1..].iter().copied()).collect()
+            after[1..].to_vec()
         });
-        let held = Held::of(self, &last[1..]);
+        self.finish(rows, &memory, &last);
+    }
+
+    /// This lane's two rows.
+    pub fn own_rows(&self, rows: &TileRows<'e, 'c>) -> [Row<'e, 'c>; 2] {
+        let e = self.entry.emitter;
+        [0, 8].map(|r| rows.row(e.add(self.place.row, e.add(self.place.group, e.int(r)))))
+    }
+
+    /// Runs `run` for every sequence of the tile's rows, in order of its number.
+    pub fn runs(
+        &self,
+        rows: &TileRows<'e, 'c>,
+        carried: &[Val<'c>],
+        run: impl FnOnce(&SequenceRun<'_, 'e, 'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        let e = self.entry.emitter;
+        let surveyed = rows.survey(self.shape);
+        let first = rows.next_sequence(&surveyed, e.int32(-1));
+        let carried: Vec<Val> = [first].into_iter().chain(carried.iter().copied()).collect();
+        let some = |now: &[Val<'c>]| e.compare(Cmp::Ne, now[0], e.int32(i32::MAX));
+        let last = e.while_each(&carried, some, |now| {
+            let after = run(&rows.run(self.plan, &surveyed, now[0]), &now[1..]);
+            let next = rows.next_sequence(&surveyed, now[0]);
+            [next].into_iter().chain(after).collect()
+        });
+        last[1..].to_vec()
+    }
+
+    /// What this lane's rows look at in a run.
+    pub fn looking(&self, run: &SequenceRun<'_, 'e, 'c>, own: &[Row<'e, 'c>; 2]) -> [(Scope<'e, 'c>, Sight<'c>); 2] {
+        let looking = [0, 1].map(|r| run.row(&own[r], self.plan.key));
+        let roots = self.hoisted();
+        looking.iter().for_each(|(scope, _)| scope.hoist(&roots, &[self.plan.key]));
+        looking
+    }
+
+    pub fn first_block(&self, run: &SequenceRun<'_, 'e, 'c>) -> Val<'c> {
+        let (e, keys) = (self.entry.emitter, self.shape.keys);
+        run.next_block(self.stream.visit, keys, e.and(run.begin, e.int(-(keys as i64))))
+    }
+
+    /// Stores what the states have become.
+    pub fn finish(&self, rows: &TileRows<'e, 'c>, memory: &Memory<'c>, last: &[Val<'c>]) {
+        let (e, entry, stream) = (self.entry.emitter, self.entry, self.stream);
+        let held = Held::of(self, last);
         e.barrier();
-        let kept = self.keep(&held, &memory);
+        let kept = self.keep(&held, memory);
         e.barrier();
-        let stream = self.stream;
         let out = (self.shape.rows(), kept.as_slice());
         super::ends(stream).into_iter().for_each(|end| finish(entry, stream, rows, out, end));
     }
@@ -160,16 +205,12 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         bodies.collect()
     }
 
-    fn memory(&self) -> Memory<'t, 'c> {
+    fn memory(&self) -> (Memory<'c>, Right<'t, 'c>) {
         let (entry, e, shape) = (self.entry, self.entry.emitter, self.shape);
-        let left = self.plan.dots.iter().map(|p| LeftRows::new(entry, p.precision(), shape.rows(), p.width)).collect();
-        let products: Vec<_> = self.plan.states.iter().filter_map(Kind::pages).collect();
-        let of_dots = self.plan.dots.iter().map(|p| (p, p.width.next_multiple_of(ROWS)));
-        let sized: Vec<_> =
-            of_dots.chain(products.iter().map(|p| (*p, shape.columns(p.width) * shape.sharers()))).collect();
+        let left = self.left_rows();
+        let sized: Vec<_> = right::sized(self.plan, shape).collect();
         let right: u64 = sized.iter().map(|(p, padded)| right::bytes(p, shape.keys, *padded)).sum();
-        let out: u64 = products.iter().map(|p| left::bytes(Precision::Split, shape.rows(), p.width)).sum();
-        let room = entry.shared(Ty::I8, right.max(out));
+        let room = entry.shared(Ty::I8, right.max(self.out_bytes()));
         let mut at = 0;
         let mut tiles: Vec<RightTile> = Vec::new();
         for (pages, padded) in sized {
@@ -177,18 +218,36 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
             at += right::bytes(pages, shape.keys, padded);
         }
         let products = tiles.split_off(self.plan.dots.len());
-        let sharers = shape.sharers();
-        let factors = products.iter().filter(|_| sharers > 1);
+        let factors = products.iter().filter(|_| shape.sharers() > 1);
         let factors = factors.map(|t| LeftRows::new(entry, t.pages().precision(), shape.rows(), shape.keys)).collect();
+        (self.memory_with(left, factors, room), Right { dots: tiles, products })
+    }
+
+    /// Left factors of the dots.
+    pub fn left_rows(&self) -> Vec<LeftRows<'c>> {
+        let rows = self.shape.rows();
+        self.plan.dots.iter().map(|p| LeftRows::new(self.entry, p.precision(), rows, p.width)).collect()
+    }
+
+    /// Bytes of the products' sums in the end.
+    pub fn out_bytes(&self) -> u64 {
+        let products = self.plan.states.iter().filter_map(Kind::pages);
+        products.map(|p| left::bytes(Precision::Split, self.shape.rows(), p.width)).sum()
+    }
+
+    pub fn memory_with(&self, left: Vec<LeftRows<'c>>, factors: Vec<LeftRows<'c>>, room: Val<'c>) -> Memory<'c> {
+        let (entry, shape) = (self.entry, self.shape);
+        let sharers = shape.sharers();
         let parts = self.stream.states.iter().zip(&self.plan.states).map(|(state, kind)| match kind {
             Kind::Scalar if sharers > 1 => Some(entry.shared(self.kept_type(state.body), GROUPS * shape.rows() * 4)),
             Kind::Scalar | Kind::Product { .. } => None,
         });
+        let parts = parts.collect();
         let scalars = self.stream.states.iter().map(|s| match s.axes.is_empty() {
             true => Some(entry.shared(self.kept_type(s.body), shape.rows())),
             false => None,
         });
-        Memory { left, dots: tiles, products, factors, parts: parts.collect(), scalars: scalars.collect(), room }
+        Memory { left, factors, parts, scalars: scalars.collect(), room }
     }
 
     /// How a value is kept in shared memory.
@@ -197,7 +256,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     }
 
     /// Left factors of the dots, computed once; zeros past their width.
-    fn fill_left(&self, rows: &TileRows<'e, 'c>, left: &[LeftRows<'c>]) {
+    pub fn fill_left(&self, rows: &TileRows<'e, 'c>, left: &[LeftRows<'c>]) {
         let e = self.entry.emitter;
         for ((dot, pages), to) in self.stream.dots.iter().zip(&self.plan.dots).zip(left) {
             let pairs = pages.width.next_multiple_of(ROWS) / 2;
@@ -221,7 +280,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     }
 
     /// States to shared memory, from where the finish reads them.
-    fn keep(&self, held: &[Held<'c>], memory: &Memory<'t, 'c>) -> Vec<Kept<'c>> {
+    fn keep(&self, held: &[Held<'c>], memory: &Memory<'c>) -> Vec<Kept<'c>> {
         let (e, place) = (self.entry.emitter, self.place);
         let row = |r: i64| e.add(place.row, e.add(place.group, e.int(8 * r)));
         let mut at = 0;

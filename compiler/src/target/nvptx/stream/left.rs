@@ -139,6 +139,17 @@ impl<'c> Left<'c> {
         }
     }
 
+    /// The registers of numbers of two bytes.
+    ///
+    /// # Panics
+    /// For those in two parts.
+    pub fn halves(&self) -> [Val<'c>; 4] {
+        match self {
+            Left::Halves(_, words) => *words,
+            Left::Split(_) => panic!("emission: a factor in two parts where one of two bytes is multiplied"),
+        }
+    }
+
     /// `sum + self * right`, where `right` has elements of two bytes: a register of each eight of the depth.
     pub fn multiply(&self, e: &Emitter<'c>, dtype: DType, right: [Val<'c>; 2], sum: [Val<'c>; 4]) -> [Val<'c>; 4] {
         match self {

@@ -9,7 +9,7 @@ use crate::kernel::{
     AxisRef, Dot, Expr, ExprRef, KernelExtent, KernelSpec, Operand, OperandRef, ResultRef, State, Stream,
 };
 use crate::target::nvptx::stores::points;
-use crate::target::nvptx::tuning::THREADS;
+use crate::target::nvptx::tuning::{GROUP_THREADS, STREAM_STAGES, THREADS};
 use llmc_artifact::plan::{PAGE_TOKENS, PageDim, Storage};
 use llmc_artifact::{DType, Format, ReduceOp};
 
@@ -20,12 +20,18 @@ pub const COLUMNS: u64 = 8;
 /// Keys of a block are folded in so many groups, whoever folds them: the order of sums is the same for every shape.
 pub const GROUPS: u64 = 4;
 /// Warps of a block.
-pub const WARPS: u64 = THREADS as u64 / 32;
+const WARPS: u64 = THREADS as u64 / 32;
+/// Those of a block that multiply by fours.
+const GROUP_WARPS: u64 = GROUP_THREADS as u64 / 32;
 
 /// Bytes of shared memory that a block has on every GPU since sm_80, and on the larger ones.
 const SHARED: [u64; 2] = [99 << 10, 163 << 10];
+/// Bytes of shared memory of a block that has a multiprocessor of sm_90a for itself.
+const GROUP_SHARED: u64 = 227 << 10;
 /// Sums that a thread keeps in registers.
 const SUMS: u64 = 48;
+/// The same where helpers gave up theirs.
+const GROUP_SUMS: u64 = 128;
 
 /// Which way the elements of a tile of pages are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +80,9 @@ pub enum Kind {
 /// How a block's warps share the work on a tile of rows and a block of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Warps side by side along rows, of [`ROWS`] rows each.
+    /// Warps of a block.
+    pub warps: u64,
+    /// Of which so many stand side by side along rows, with [`ROWS`] rows each.
     pub row_warps: u64,
     /// Keys of a block: they begin at multiples.
     pub keys: u64,
@@ -88,7 +96,7 @@ impl Shape {
 
     /// Warps that share a row: along keys for dots, along columns for products.
     pub fn sharers(self) -> u64 {
-        WARPS / self.row_warps
+        self.warps / self.row_warps
     }
 
     /// Columns of a product that one warp computes.
@@ -141,7 +149,7 @@ impl Plan {
     /// How the work is cut: for many tokens of a sequence at a time, or for few, where a tile has those of one token. The
     /// keys of a block, and with them the order of every sum, are the same for both.
     pub fn shape(&self, few: bool) -> Option<Shape> {
-        let shapes = |row_warps: u64| [64, 32].map(|keys| Shape { row_warps, keys });
+        let shapes = |row_warps: u64| [64, 32].map(|keys| Shape { warps: WARPS, row_warps, keys });
         let fits = |s: &Shape, limit: u64| self.shared_bytes(*s) <= limit && self.sums(*s) <= SUMS;
         let limits = [(2, SHARED[0]), (1, SHARED[0]), (1, SHARED[1])];
         let narrow =
@@ -150,6 +158,30 @@ impl Plan {
         let with = |row_warps| Shape { row_warps, ..narrow };
         let wide = [4, 2, 1].map(with).into_iter().find(|s| fits(s, limit));
         if few { Some(with(1)) } else { wide }
+    }
+
+    /// How the work on many tokens is cut for fours of warps, each warp with rows of its own; none where a factor is not of two
+    /// bytes, or pages come in no chunks.
+    pub fn group_shape(&self) -> Option<Shape> {
+        let shape = Shape { warps: GROUP_WARPS, row_warps: GROUP_WARPS, keys: PAGE_TOKENS as u64 };
+        let whole = |p: &Pages| p.halves && p.run != Run::Single;
+        let all = self.all_pages().all(whole) && self.sums(shape) <= GROUP_SUMS;
+        (all && self.group_bytes(shape) <= GROUP_SHARED).then_some(shape)
+    }
+
+    /// Every load of pages.
+    fn all_pages(&self) -> impl Iterator<Item = &Pages> {
+        self.dots.iter().chain(self.states.iter().filter_map(Kind::pages))
+    }
+
+    /// Shared memory of a block of fours of warps, nearly.
+    fn group_bytes(&self, shape: Shape) -> u64 {
+        let left: u64 = self.dots.iter().map(|p| super::left::bytes(p.precision(), shape.rows(), p.width)).sum();
+        let stage: u64 =
+            super::right::sized(self, shape).map(|(p, padded)| super::right::turned(p, shape.keys, padded)).sum();
+        let products = self.states.iter().filter_map(Kind::pages);
+        let out: u64 = products.map(|p| super::left::bytes(Precision::Split, shape.rows(), p.width)).sum();
+        left + out.max(STREAM_STAGES as u64 * stage) + self.states.len() as u64 * shape.rows() * 8 + 256
     }
 
     /// Sums of products in a thread's registers.

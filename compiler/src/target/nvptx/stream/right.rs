@@ -1,13 +1,13 @@
 //! Right factors of matrix instructions: a block of keys' pages in shared memory.
 //!
 //! A tile is lines of chunks of 16 bytes. Where chunks are elements of one key, a line is a key; where they are keys of one column,
-//! a line is a column. Lines are an odd number of chunks apart, so that eight lines' chunks fall into different banks. What a
-//! matrix needs beyond the pages' width is zeros, and so is what lies past the last key that counts.
+//! a line is a column. Lines are an odd number of chunks apart, so that eight lines' chunks fall into different banks; or, where
+//! fours of warps read them, cut into spans whose chunks take turns line by line. What a matrix needs beyond the pages' width is
+//! zeros, and so is what lies past the last key that counts.
 
-use super::plan::{COLUMNS, Pages, ROWS, Run};
-use crate::llvm::{CHUNK, Cmp, Emitter, Lane, Scope, Ty, Val};
+use super::plan::{COLUMNS, Kind, Pages, Plan, ROWS, Run, Shape};
+use crate::llvm::{CHUNK, Cmp, Emitter, Lane, SPAN, Scope, TURNS, Ty, Val};
 use crate::target::nvptx::abi::Entry;
-use crate::target::nvptx::tuning::THREADS;
 use crate::target::points::bind_point;
 use llmc_artifact::plan::PAGE_TOKENS;
 
@@ -29,13 +29,46 @@ pub fn bytes(pages: &Pages, keys: u64, padded: u64) -> u64 {
     lines * stride
 }
 
+/// Every load of pages with the width that its tile is padded to.
+pub fn sized(plan: &Plan, shape: Shape) -> impl Iterator<Item = (&Pages, u64)> {
+    let dots = plan.dots.iter().map(|p| (p, p.width.next_multiple_of(ROWS)));
+    dots.chain(plan.states.iter().filter_map(Kind::pages).map(move |p| (p, shape.columns(p.width) * shape.sharers())))
+}
+
+/// Bytes of a tile for fours of warps.
+pub fn turned(pages: &Pages, keys: u64, padded: u64) -> u64 {
+    let (lines, along) = match pages.run {
+        Run::Columns | Run::Single => (keys, padded),
+        Run::Keys => (padded, keys),
+    };
+    along.div_ceil(SPAN as u64 / 2) * (lines * SPAN as u64).next_multiple_of(TURNS as u64)
+}
+
+/// How the lines of a tile lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// One after another, so many bytes apart.
+    Apart(u64),
+    /// In spans of [`SPAN`] bytes, the spans so many bytes apart, their chunks in turns.
+    Turned(u64),
+}
+
+/// Threads that share a copy: this one's number, and how many there are.
+#[derive(Clone, Copy)]
+pub struct Copiers<'c> {
+    /// An `i64`.
+    pub thread: Val<'c>,
+    /// Their number.
+    pub count: u64,
+}
+
 /// A tile.
 pub struct RightTile<'p, 'c> {
     pages: &'p Pages,
     array: Val<'c>,
     keys: u64,
-    lines: u64,
-    stride: u64,
+    bytes: u64,
+    lines: Lines,
     padded: u64,
 }
 
@@ -51,15 +84,23 @@ pub enum Depth {
 impl<'p, 'c> RightTile<'p, 'c> {
     /// A tile in an array of as many bytes as [`bytes`] says.
     pub fn new(pages: &'p Pages, array: Val<'c>, keys: u64, padded: u64) -> RightTile<'p, 'c> {
-        let (lines, stride) = lines(pages, keys, padded);
-        RightTile { pages, array, keys, lines, stride, padded }
+        let (count, stride) = lines(pages, keys, padded);
+        RightTile { pages, array, keys, bytes: count * stride, lines: Lines::Apart(stride), padded }
+    }
+
+    /// A tile for fours of warps, in an array of as many bytes as [`turned`] says that starts at a multiple of [`TURNS`].
+    pub fn in_turns(pages: &'p Pages, array: Val<'c>, keys: u64, padded: u64) -> RightTile<'p, 'c> {
+        let along = if pages.run == Run::Keys { keys } else { padded };
+        let bytes = turned(pages, keys, padded);
+        let span = bytes / along.div_ceil(SPAN as u64 / 2);
+        RightTile { pages, array, keys, bytes, lines: Lines::Turned(span), padded }
     }
 
     /// Zeros where copies never write.
     pub fn clear(&self, entry: &Entry<'_, 'c>) {
         let e = entry.emitter;
         if self.padded > self.pages.width {
-            let chunks = self.lines * self.stride / CHUNK as u64;
+            let chunks = self.bytes / CHUNK as u64;
             entry.for_each(e.int(chunks as i64), |i| {
                 let at = e.offset(self.array, e.mul(i, e.int(CHUNK as i64)));
                 e.store_chunk(at, e.zero(Ty::I32, CHUNK / 4));
@@ -68,7 +109,7 @@ impl<'p, 'c> RightTile<'p, 'c> {
     }
 
     /// Starts copying a block of keys. The scope's key is the block's first; keys from `end` on become zeros.
-    pub fn copy(&self, entry: &Entry<'_, 'c>, scope: &Scope<'_, 'c>, base: Val<'c>, end: Val<'c>) {
+    pub fn copy(&self, entry: &Entry<'_, 'c>, by: Copiers<'c>, scope: &Scope<'_, 'c>, (base, end): (Val<'c>, Val<'c>)) {
         let e = entry.emitter;
         let (count, along) = match self.pages.run {
             Run::Columns => (self.keys, self.pages.width / ELEMENTS),
@@ -84,7 +125,7 @@ impl<'p, 'c> RightTile<'p, 'c> {
             Run::Keys => self.copy_keys(scope, page, (line, at), slot, e.sub(end, base)),
             Run::Single => self.copy_one(scope, page, (line, at), e.add(slot, line), e.add(base, line), end),
         };
-        deal_out(entry, count, along, one);
+        deal_out(e, by, count, along, one);
     }
 
     fn copy_columns(
@@ -131,8 +172,7 @@ impl<'p, 'c> RightTile<'p, 'c> {
         let e = scope.emitter();
         let from = self.element(scope, page, column, slot);
         let value = e.either(e.compare(Cmp::Lt, key, end), || e.load(Ty::I16, 1, from), || e.zero(Ty::I16, 1));
-        let line = e.offset(self.array, e.mul(line, e.int(self.stride as i64)));
-        e.store(e.element(line, Ty::I16, column), value);
+        e.store(e.element(self.place(e, line, e.int(0)), Ty::I16, column), value);
     }
 
     /// The address of an element of the page.
@@ -143,8 +183,30 @@ impl<'p, 'c> RightTile<'p, 'c> {
     }
 
     fn place(&self, e: &Emitter<'c>, line: Val<'c>, chunk: Val<'c>) -> Val<'c> {
-        let at = e.add(e.mul(line, e.int(self.stride as i64)), e.mul(chunk, e.int(CHUNK as i64)));
-        e.offset(self.array, at)
+        let (line, chunk) = match self.lines {
+            Lines::Apart(stride) => (e.mul(line, e.int(stride as i64)), chunk),
+            Lines::Turned(span) => {
+                let chunks = SPAN / CHUNK;
+                let within = e.swizzled(line, e.and(chunk, e.int(chunks as i64 - 1)), chunks);
+                let span = e.mul(e.lshr(chunk, e.int(chunks.trailing_zeros() as i64)), e.int(span as i64));
+                (e.add(e.mul(line, e.int(SPAN as i64)), span), within)
+            }
+        };
+        e.offset(self.array, e.add(line, e.mul(chunk, e.int(CHUNK as i64))))
+    }
+
+    /// Whether columns of a product of this depth lie side by side, and what describes 16 of the depth, from `deep` sixteens
+    /// on, to the units that fours of warps share.
+    pub fn described(&self, e: &Emitter<'c>, depth: Depth, deep: u64) -> (bool, Val<'c>) {
+        let Lines::Turned(span) = self.lines else { panic!("emission: a tile whose lines take no turns") };
+        let at = |bytes: u64| e.offset(self.array, e.int(bytes as i64));
+        match self.is_along(depth) {
+            true => {
+                let spans = SPAN as u64 / 2 / ROWS;
+                (false, e.describe_rows(at(deep / spans * span + deep % spans * 2 * ROWS)))
+            }
+            false => (true, e.describe_columns(at(deep * ROWS * SPAN as u64), span as u32)),
+        }
     }
 
     /// Whether chunks lie along the depth.
@@ -184,7 +246,8 @@ impl<'p, 'c> RightTile<'p, 'c> {
     ) -> Vec<[Val<'c>; 2]> {
         let along = self.is_along(depth);
         let (lines, chunks) = if along { (COLUMNS * right, 2 * deep) } else { (ROWS * deep, right) };
-        let at = e.offset(place, e.int((lines * self.stride + chunks * CHUNK as u64) as i64));
+        let Lines::Apart(stride) = self.lines else { panic!("emission: fragments of a tile in turns") };
+        let at = e.offset(place, e.int((lines * stride + chunks * CHUNK as u64) as i64));
         let words = e.load_matrices(2 * count as u32, !along, at);
         words.chunks_exact(2).map(|w| [w[0], w[1]]).collect()
     }
@@ -195,28 +258,28 @@ impl<'p, 'c> RightTile<'p, 'c> {
     }
 }
 
-/// Deals `count` lines of `along` pieces out to the block's threads, neighbours side by side.
-fn deal_out<'c>(entry: &Entry<'_, 'c>, count: u64, along: u64, body: impl Fn(Val<'c>, Val<'c>)) {
-    let (e, threads) = (entry.emitter, THREADS as u64);
+/// Deals `count` lines of `along` pieces out to threads, neighbours side by side.
+fn deal_out<'c>(e: &Emitter<'c>, by: Copiers<'c>, count: u64, along: u64, body: impl Fn(Val<'c>, Val<'c>)) {
+    let threads = by.count;
     let number = |n: u64| e.int(n as i64);
     let total = count * along;
     let split = |n: Val<'c>| {
         let (line, at) = e.lane_div_rem(Lane::uniform(n), Lane::uniform(number(along)), 1);
         (line.value, at.value)
     };
-    let (line, at) = split(entry.thread);
+    let (line, at) = split(by.thread);
     let even = threads.is_multiple_of(along);
     let round = |n: u64| match even {
         // The threads are whole lines: the place in a line stays.
         true => body(e.add(line, number(n * (threads / along))), at),
         false => {
-            let (line, at) = split(e.add(entry.thread, number(n * threads)));
+            let (line, at) = split(e.add(by.thread, number(n * threads)));
             body(line, at);
         }
     };
     (0..total / threads).for_each(&round);
     let rest = total % threads;
     if rest > 0 {
-        e.when(e.compare(Cmp::Lt, entry.thread, number(rest)), || round(total / threads));
+        e.when(e.compare(Cmp::Lt, by.thread, number(rest)), || round(total / threads));
     }
 }

@@ -10,7 +10,9 @@ use crate::llvm::Stage;
 use crate::llvm::testing::compare;
 use crate::target::cpu::tests::{Attention, PLAIN, ROWS, SEQ, attention, cross, memory, poison};
 use crate::target::nvptx::Nvptx;
+use crate::target::nvptx::stream::Form;
 use crate::target::nvptx::stream::plan::Plan;
+use crate::target::nvptx::tuning::Units;
 use llmc_artifact::plan::Table;
 use llmc_artifact::{DType, Dim, Format, ScalarOp, Type, Value};
 use llmc_ptx_sim::Counters;
@@ -35,8 +37,12 @@ fn text(specs: &[Verified<KernelSpec>], level: &str, few: bool) -> (Vec<llmc_art
 }
 
 fn load(cases: &[Case], few: bool) -> Simulated {
+    load_for("sm_80", cases, few)
+}
+
+fn load_for(level: &str, cases: &[Case], few: bool) -> Simulated {
     let specs = numbered(cases);
-    let (infos, text) = text(&specs, "sm_80", few);
+    let (infos, text) = text(&specs, level, few);
     Simulated::new(&specs, &infos, &text).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
@@ -67,6 +73,67 @@ fn check(cases: &[Case], tolerance: f64) -> Vec<[Counters; 2]> {
         [many.1, few.1]
     };
     cases.iter().enumerate().map(run).collect()
+}
+
+/// Whether fours of warps fold a case.
+fn is_together((spec, _): &Case) -> bool {
+    let Body::Stream(stream) = &spec.body else { return false };
+    matches!(Form::of(spec, stream, Units::Warpgroups, false), Form::Warpgroups(..))
+}
+
+/// Runs cases that fours of warps fold.
+fn check_together(cases: &[Case], tolerance: f64) -> Vec<Counters> {
+    let mut simulated = load_for("sm_90a", cases, false);
+    let run = |(i, c): (usize, &Case)| {
+        assert!(is_together(c), "case {i} is not folded by fours of warps");
+        let mut want = c.1.clone();
+        interpret(&c.0, &mut want);
+        let (got, counters) = run(&mut simulated, (i, &c.1), i as u64);
+        for (n, o) in c.0.operands.iter().enumerate().filter(|(_, o)| o.write) {
+            let place = format!("case {i} by fours of warps, `{}`", o.name);
+            compare(&place, o.format, &got.operands[n], &want.operands[n], tolerance);
+        }
+        counters
+    };
+    cases.iter().enumerate().map(run).collect()
+}
+
+const ROUNDED: Attention = Attention { rounded: Some(DType::F16), ..HALVES };
+
+#[test]
+fn groups_of_warps_fold_every_size_of_head() {
+    let sizes = [40, 64, 80, 96, 112, 128, 192, 256, 8];
+    let one = |(i, size): (usize, u64)| {
+        let a = Attention { size, heads: 1, group: [1, 3, 2][i % 3], keys_inside: i % 2 == 0, ..ROUNDED };
+        case(a, &[(1, 1), (65, 3), (20, 2)])
+    };
+    let cases: Vec<Case> = sizes.into_iter().enumerate().map(one).collect();
+    let counters = check_together(&cases, 2e-4);
+    assert!(counters.iter().all(|c| c.matrix_instructions > 0 && c.mbarrier_phases > 0));
+    // Factors in f32, and pages that come in no chunks, are folded by warps.
+    assert!(!is_together(&case(HALVES, &[(1, 1)])));
+    assert!(!is_together(&case(Attention { size: 7, keys_inside: false, ..ROUNDED }, &[(1, 1)])));
+}
+
+#[test]
+fn groups_of_warps_fold_every_range() {
+    let small = Attention { size: 16, heads: 1, ..ROUNDED };
+    let many = [(130, 70), (17, 1), (64, 5)];
+    let bf16 = Attention { format: Format::BF16, rounded: Some(DType::BF16), group: 5, ..small };
+    let borders = [63, 64, 65, 127, 128, 129].map(|n| (n, n.min(3)));
+    check_together(&[case(bf16, &many)], 2e-3);
+    let cases = [
+        case(Attention { window: Some(20), ..small }, &many),
+        case(Attention { causal: false, ..small }, &many),
+        case(Attention { picked: true, size: 32, out: Format::Act8, ..small }, &many),
+        case(Attention { group: 71, window: Some(1), ..small }, &[(66, 3)]),
+        case(small, &borders),
+        case(Attention { window: Some(64), ..small }, &borders),
+        cross(small),
+        denied(small),
+        visited(small, &many),
+    ];
+    check_together(&cases, 2e-3);
 }
 
 #[test]
@@ -168,10 +235,15 @@ fn lengths_around_borders_agree() {
 /// A prompt cut elsewhere, beside other sequences, in any order, has the same bits.
 #[test]
 fn bits_do_not_depend_on_the_batch() {
-    let a = Attention { size: 24, heads: 2, group: 2, ..HALVES };
+    bits_are_of_a_row_alone(HALVES, "sm_80");
+    bits_are_of_a_row_alone(ROUNDED, "sm_90a");
+}
+
+fn bits_are_of_a_row_alone(a: Attention, level: &str) {
+    let a = Attention { size: 24, heads: 2, group: 2, ..a };
     let (spec, whole) = case(a, &[(150, 150)]);
     let bytes = (a.heads * a.group * a.size * 4) as usize;
-    let mut simulated = load(&[(spec, whole.clone())], false);
+    let mut simulated = load_for(level, &[(spec, whole.clone())], false);
     let all = run(&mut simulated, (0, &whole), 0).0;
     for (first, count) in [(0usize, 1usize), (5, 60), (64, 64), (100, 50), (149, 1)] {
         let mut part = whole.clone();
@@ -226,6 +298,14 @@ fn the_main_loop_has_no_bank_conflicts() {
         for counters in check(&cases, tolerance).iter().flatten() {
             assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
         }
+    }
+}
+
+#[test]
+fn groups_of_warps_have_no_bank_conflicts() {
+    let cases = [64, 128].map(|size| case(Attention { size, group: 4, heads: 1, ..ROUNDED }, &[(200, 16)]));
+    for counters in check_together(&cases, 2e-4) {
+        assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
     }
 }
 

@@ -1,0 +1,132 @@
+//! A stream folded by fours of warps: two warpgroups have half of a tile's rows each, a third one brings blocks of keys.
+//!
+//! A stage of the ring is a block of keys: right factors of dots and of products, their lines in turns. The helpers visit the same
+//! runs and blocks as those who fold, and put them into the stages one after another; who folds takes a stage when it is full,
+//! multiplies, folds, multiplies again, and gives it back. The two warpgroups do not wait for each other.
+//!
+//! Pages come by copies of 16 bytes: a bulk copy would leave lines as they lie, and units read lines whose chunks take turns.
+
+use super::block::{Block, Held, Memory, Right};
+use super::fold::Tile;
+use super::right::{self, Copiers, RightTile};
+use super::rows::TileRows;
+use crate::llvm::{Cmp, Lane, Val, WARP};
+use crate::target::nvptx::ring::{Ring, Turn};
+use crate::target::nvptx::tuning::{GROUP_REGISTERS, STREAM_STAGES};
+
+/// Blocks of keys that a helper has on their way beside the one that it starts.
+const AHEAD: u32 = STREAM_STAGES - 1;
+
+impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
+    /// Folds the tile's rows.
+    pub fn fold_together(&self, rows: &TileRows<'e, 'c>) {
+        let (e, entry) = (self.entry.emitter, self.entry);
+        let left = self.left_rows();
+        let stage: u64 = right::sized(self.plan, self.shape).map(|(p, padded)| self.turned(p, padded)).sum();
+        // In the end the sums of the products lie where the stages were.
+        let bytes = stage.max(self.out_bytes().div_ceil(STREAM_STAGES as u64));
+        let ring = Ring::new(entry, STREAM_STAGES, bytes, (entry.helpers, entry.threads / WARP));
+        let stages = |s: u32| ring.turn(e.int32(s as i32)).memory;
+        let memory = self.memory_with(left, Vec::new(), stages(0));
+        let works = e.compare(Cmp::Lt, e.thread_index32(), e.int32(entry.threads as i32));
+        e.when(works, || {
+            for s in 0..STREAM_STAGES {
+                let right = self.right(stages(s));
+                right.dots.iter().chain(&right.products).for_each(|t| t.clear(entry));
+            }
+            e.show_to_units();
+        });
+        e.barrier();
+        let [work, help] = GROUP_REGISTERS;
+        e.when(works, || {
+            e.take_registers(work);
+            e.among(entry.threads, || self.take(rows, &memory, &ring));
+        });
+        e.when(e.not(works), || {
+            e.give_registers(help);
+            self.bring(rows, &ring);
+        });
+    }
+
+    fn turned(&self, pages: &super::plan::Pages, padded: u64) -> u64 {
+        right::turned(pages, self.shape.keys, padded)
+    }
+
+    /// A block of keys in a stage.
+    fn right(&self, stage: Val<'c>) -> Right<'t, 'c> {
+        let e = self.entry.emitter;
+        let mut at = 0;
+        let mut tiles: Vec<RightTile> = Vec::new();
+        for (pages, padded) in right::sized(self.plan, self.shape) {
+            tiles.push(RightTile::in_turns(pages, e.offset(stage, e.int(at as i64)), self.shape.keys, padded));
+            at += self.turned(pages, padded);
+        }
+        let products = tiles.split_off(self.plan.dots.len());
+        Right { dots: tiles, products }
+    }
+
+    /// Folds block after block, as they come.
+    fn take(&self, rows: &TileRows<'e, 'c>, memory: &Memory<'c>, ring: &Ring<'_, 'c>) {
+        let (e, keys) = (self.entry.emitter, self.shape.keys);
+        self.fill_left(rows, &memory.left);
+        e.barrier();
+        let own = self.own_rows(rows);
+        let carried: Vec<Val> = [e.int32(0)].into_iter().chain(Held::flat(&Held::start(self))).collect();
+        let last = self.runs(rows, &carried, |run, now| {
+            let looking = self.looking(run, &own);
+            let carried: Vec<Val> = [self.first_block(run)].into_iter().chain(now.iter().copied()).collect();
+            let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], run.end);
+            let after = e.while_each(&carried, more, |now| {
+                let (base, round) = (now[0], now[1]);
+                let turn: Turn = ring.turn(round);
+                ring.wait_full(&turn);
+                let right = self.right(turn.memory);
+                let held = Held::of(self, &now[2..]);
+                let block = Block::new(self, (memory, &right), &looking, (base, run.end), held);
+                block.dots();
+                block.states();
+                ring.release(&turn);
+                let next = run.next_block(self.stream.visit, keys, e.add(base, e.int(keys as i64)));
+                let held = Held::flat(&block.into_held());
+                [next, e.add(round, e.int32(1))].into_iter().chain(held).collect()
+            });
+            after[1..].to_vec()
+        });
+        self.finish(rows, memory, &last[1..]);
+    }
+
+    /// Brings block after block.
+    fn bring(&self, rows: &TileRows<'e, 'c>, ring: &Ring<'_, 'c>) {
+        let (e, entry, keys) = (self.entry.emitter, self.entry, self.shape.keys);
+        let thread = e.sub(entry.thread, e.int(entry.threads as i64));
+        let by = Copiers { thread, count: entry.helpers as u64 };
+        let hand_over = |round: Val<'c>| {
+            e.when(e.compare(Cmp::Ge, round, e.int32(0)), || {
+                e.show_to_units();
+                e.arrive(ring.turn(round).full);
+            });
+        };
+        let rounds = self.runs(rows, &[e.int32(0)], |run, now| {
+            let some = run.some();
+            let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], run.end);
+            let after = e.while_each(&[self.first_block(run), now[0]], more, |now| {
+                let (base, round) = (now[0], now[1]);
+                let turn = ring.turn(round);
+                ring.wait_free(&turn);
+                let right = self.right(turn.memory);
+                let at = some.bind(self.plan.key, Lane::uniform(base));
+                right.dots.iter().chain(&right.products).for_each(|t| t.copy(entry, by, &at, (base, run.end)));
+                e.commit_copies();
+                e.wait_copies(AHEAD);
+                hand_over(e.sub(round, e.int32(AHEAD as i32)));
+                let next = run.next_block(self.stream.visit, keys, e.add(base, e.int(keys as i64)));
+                vec![next, e.add(round, e.int32(1))]
+            });
+            vec![after[1]]
+        });
+        e.wait_copies(0);
+        for i in (1..=AHEAD).rev() {
+            hand_over(e.sub(rounds[0], e.int32(i as i32)));
+        }
+    }
+}
