@@ -30,8 +30,8 @@ const SHARED: [u64; 2] = [99 << 10, 163 << 10];
 const GROUP_SHARED: u64 = 227 << 10;
 /// Sums that a thread keeps in registers.
 const SUMS: u64 = 48;
-/// The same where helpers gave up theirs.
-const GROUP_SUMS: u64 = 128;
+/// The same where helpers gave up some of theirs: beyond these the assembler keeps values in memory.
+const GROUP_SUMS: u64 = 64;
 
 /// Which way the elements of a tile of pages are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::right::{self, Copiers, RightTile};
 use super::rows::TileRows;
 use crate::llvm::{Cmp, Lane, Val, WARP};
 use crate::target::nvptx::ring::{Ring, Turn};
-use crate::target::nvptx::tuning::{GROUP_REGISTERS, STREAM_STAGES};
+use crate::target::nvptx::tuning::{STREAM_REGISTERS, STREAM_STAGES};
 
 /// Blocks of keys that a helper has on their way beside the one that it starts.
 const AHEAD: u32 = STREAM_STAGES - 1;
@@ -37,7 +37,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
             e.show_to_units();
         });
         e.barrier();
-        let [work, help] = GROUP_REGISTERS;
+        let [work, help] = STREAM_REGISTERS;
         e.when(works, || {
             e.take_registers(work);
             e.among(entry.threads, || self.take(rows, &memory, &ring));
