@@ -309,7 +309,7 @@ fn attention_text(heads: u64, size: u64, causal: bool) -> String {
   axis v = 8, h = {heads}, e = {size}
   seq t
   axis s = t
-  input tokens[t]: int < v
+  input tokens[t]: int < 8
   weight wq[v, h, e] = hf \"q\", wk[v, h, e] = hf \"k\", wu[v, h, e] = hf \"u\"
   let q = wq[v = tokens], c = wk[v = tokens], u = wu[v = tokens]
   output y[t, h, e] = sum[s](softmax[s]({score}) * u[t = s])
@@ -323,7 +323,7 @@ fn product_text(rows: u64, columns: u64) -> String {
         "model bench for hf \"bench\" {{
   axis v = 8, m = {columns}, n = {rows}
   seq t
-  input tokens[t]: int < v
+  input tokens[t]: int < 8
   weight embed[v, m] = hf \"embed\", w[n, m] = hf \"w\"
   output y[t, n] = sum[m](w * embed[v = tokens])
 }}

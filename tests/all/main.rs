@@ -18,6 +18,7 @@ mod looking;
 mod oracle;
 mod problems;
 mod ptx;
+mod ptxas;
 mod sim;
 mod support;
 mod tiny;

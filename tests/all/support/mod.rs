@@ -8,4 +8,5 @@ pub mod goal;
 pub mod interpreted;
 pub mod models;
 pub mod problem;
+pub mod ptxas;
 pub mod tiny;
