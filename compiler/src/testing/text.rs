@@ -18,6 +18,8 @@ pub struct Text {
     pub fused: Fused,
     /// Reals are in `-scale..scale`.
     pub scale: f64,
+    /// Elements of real inputs, by name and index, that are something else.
+    pub given: fn(&str, &[i64]) -> Option<f64>,
 }
 
 /// The text's only block through the optimizer and into kernels, for a machine that any fold fills: none is cut.
@@ -54,7 +56,7 @@ pub fn kernels_for(text: &str, machine: Machine) -> Result<Text, Unsupported> {
     let (cache, activations) = (Format::F32, Format::F32);
     let facts = Facts { weights, picked: false, cache, activations, machine, role: Role::Decode };
     let fused = fuse(&best.terms, &best.roots, facts)?;
-    Ok(Text { model, fused, scale: 1.0 })
+    Ok(Text { model, fused, scale: 1.0, given: |_, _| None })
 }
 
 impl Text {
@@ -82,7 +84,10 @@ impl Text {
                 let value = self.model.steps[0].args[n as usize];
                 let bound = self.model.inputs.iter().find(|i| i.value == value).and_then(|i| i.bound);
                 match own.ty {
-                    Type::Real => Value::Real((x * self.scale) as f32 as f64),
+                    Type::Real => {
+                        let x = (self.given)(&own.name, index).unwrap_or(x * self.scale);
+                        Value::Real(x as f32 as f64)
+                    }
                     Type::Int => Value::Int(((x.abs() * 1e6) as i64) % bound.unwrap_or(4) as i64),
                     Type::Bool => Value::Bool(x > 0.0),
                 }
@@ -164,16 +169,21 @@ impl Text {
         BlockMachine::over(&self.fused, tokens, &leaves).visited(tokens, block)
     }
 
-    /// Every result of the kernels, interpreted and compiled, all tokens at once and a few at a time.
+    /// Every result of the kernels, interpreted or compiled, all tokens at once.
+    pub fn results(&self, tokens: u64, compiled: bool) -> Vec<Vec<f64>> {
+        let leaves = |leaf: Leaf, index: &[i64]| self.leaf(leaf, index);
+        let mut machine = BlockMachine::over(&self.fused, tokens, &leaves);
+        if compiled {
+            machine.compile();
+        }
+        machine.step(0, tokens)
+    }
+
+    /// Every result of the kernels, interpreted and compiled, is what the text means.
     pub fn agrees(&self, tokens: u64, tolerance: f64) {
         let want = self.meaning(tokens);
-        let leaves = |leaf: Leaf, index: &[i64]| self.leaf(leaf, index);
         for compiled in [false, true] {
-            let mut machine = BlockMachine::over(&self.fused, tokens, &leaves);
-            if compiled {
-                machine.compile();
-            }
-            let got = machine.step(0, tokens);
+            let got = self.results(tokens, compiled);
             assert_eq!(got.len(), want.len());
             got.iter().zip(&want).for_each(|(g, w)| assert_close(g, w, tolerance));
         }

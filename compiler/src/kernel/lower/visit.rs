@@ -132,6 +132,7 @@ impl Blocks<'_> {
                 }
                 ScalarOp::Sub if !zero => self.is(xs[0], value),
                 ScalarOp::Neg if zero => self.is(xs[0], value),
+                ScalarOp::ToReal if zero => self.is(xs[0], Value::Int(0)),
                 // What takes minus infinity to nothing.
                 op if zero && xs.len() == 1 && op.evaluate(&[Value::Real(f64::NEG_INFINITY)]) == value => {
                     self.is(xs[0], Value::Real(f64::NEG_INFINITY))

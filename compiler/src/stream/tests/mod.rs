@@ -1,3 +1,4 @@
+mod range;
 mod texts;
 
 use super::check::{Known, Meaning, Point};

@@ -107,6 +107,17 @@ fn softmax_and_value_product() {
     );
 }
 
+/// A position beside the weights is a number like any other, also where a block is asked whether it counts.
+#[test]
+fn the_place_that_is_looked_at() {
+    for mask in ["s <= t", "s <= t and (s < 4 or s // 8 == t // 8)"] {
+        let made = text(&format!(
+            "  let p = softmax[s](where({mask}, sum[e](q * k[t = s]), -inf))\n  output o[t] = sum[s](p * s)"
+        ));
+        made.agrees(19, 1e-5);
+    }
+}
+
 #[test]
 fn any_score() {
     let scores = [
