@@ -3,6 +3,8 @@
 
 pub mod alike;
 pub mod caches;
+#[cfg(test)]
+mod careless;
 pub mod cost;
 pub mod extract;
 pub mod form;

@@ -137,11 +137,13 @@ fn split(egraph: &mut Algebra, bound: &Axes, xs: &[Id]) -> Vec<(Law, Id)> {
         if without.is_empty() || with.is_empty() {
             continue;
         }
-        let own: Axes = bound.iter().filter(|b| !without.iter().any(|x| axes(egraph, *x).contains(*b))).collect();
-        if own == *bound {
+        if without.iter().all(|x| axes(egraph, *x).intersect(bound).is_empty()) {
             // What is left has no bound axis: that would be the hoisting that `sum` decides about.
             continue;
         }
+        let lacks = |b: AxisId| !without.iter().any(|x| axes(egraph, *x).contains(b));
+        let laws = egraph.analysis.terms.laws;
+        let own: Axes = bound.iter().filter(|b| laws.require(Law::Split, lacks(*b))).collect();
         let inner = sum(egraph, &own, with);
         let mut rest = without;
         rest.push(inner);

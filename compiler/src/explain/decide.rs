@@ -63,8 +63,12 @@ impl Rewriter {
                         (c == d && c > 0).then(|| (a.div_euclid(c), b.div_euclid(c)))
                     }
                     ScalarOp::Mod => at(1).and_then(|(c, d)| (c == d && c > 0).then_some((0, c - 1))),
-                    ScalarOp::Max => Some((at(0)?.0.max(at(1)?.0), at(0)?.1.max(at(1)?.1))),
-                    ScalarOp::Min => Some((at(0)?.0.min(at(1)?.0), at(0)?.1.min(at(1)?.1))),
+                    ScalarOp::Max | ScalarOp::Min => {
+                        // What one side is known by bounds the result on that side.
+                        let any = (i64::MIN, i64::MAX);
+                        let ((a, b), (c, d)) = (at(0).or(at(1).map(|_| any))?, at(1).or(at(0).map(|_| any))?);
+                        Some(if *op == ScalarOp::Max { (a.max(c), b.max(d)) } else { (a.min(c), b.min(d)) })
+                    }
                     ScalarOp::Where => Some((at(1)?.0.min(at(2)?.0), at(1)?.1.max(at(2)?.1))),
                     _ => None,
                 }

@@ -10,6 +10,7 @@ pub mod denote;
 pub mod kernels;
 #[cfg(test)]
 mod planted;
+mod powers;
 mod rewrite;
 mod screen;
 mod short;

@@ -83,24 +83,29 @@ impl Rewriter {
         &self.shapes[x.0 as usize]
     }
 
-    fn real(&mut self, x: f64) -> Form {
+    pub(super) fn real(&mut self, x: f64) -> Form {
         self.add(Shape::Const(Literal::Real(x.to_bits())))
     }
 
-    fn as_real(&self, x: Form) -> Option<f64> {
+    pub(super) fn as_real(&self, x: Form) -> Option<f64> {
         match self.shape(x) {
             Shape::Const(Literal::Real(bits)) => Some(f64::from_bits(*bits)),
             _ => None,
         }
     }
 
-    fn has(&self, law: Law) -> bool {
+    pub(super) fn has(&self, law: Law) -> bool {
         self.laws.has(law)
     }
 
     /// Whether nested sums and products of factors are one: what all laws of sum-products say together.
     fn splices(&self) -> bool {
         self.laws.on().any(nests_products)
+    }
+
+    /// Whether a law of the set multiplies sums out.
+    fn distributes(&self) -> bool {
+        [Law::Distribute, Law::Scale, Law::Stabilise].into_iter().any(|law| self.has(law))
     }
 
     // ---- arithmetic ------------------------------------------------------------------------------------
@@ -123,6 +128,7 @@ impl Rewriter {
             let body = self.product(flat);
             return self.fold(ReduceOp::Sum, open, body);
         }
+        let flat = self.cancelled(flat);
         let flat = self.folded(flat, 1.0, |a, b| a * b);
         if let Some(expanded) = self.expanded(&flat) {
             return expanded;
@@ -144,6 +150,7 @@ impl Rewriter {
                 _ => flat.push(x),
             }
         }
+        let flat = self.without_opposites(flat);
         let flat = self.folded(flat, 0.0, |a, b| a + b);
         match flat[..] {
             [] => self.real(0.0),
@@ -174,7 +181,7 @@ impl Rewriter {
     /// A product over a sum as a sum of products, where a law of the set says so.
     fn expanded(&mut self, factors: &[Form]) -> Option<Form> {
         let minus = factors.len() == 2 && factors.iter().any(|x| self.as_real(*x) == Some(-1.0));
-        if !(self.has(Law::Distribute) || self.has(Law::Scale) || self.has(Law::Difference) && minus) {
+        if !(self.distributes() || self.has(Law::Difference) && minus) {
             return None;
         }
         let at = factors.iter().position(|x| matches!(self.shape(*x), Shape::Plus(_)))?;
@@ -194,6 +201,9 @@ impl Rewriter {
     pub(super) fn map(&mut self, op: ScalarOp, xs: Vec<Form>) -> Form {
         if let Some(value) = self.evaluated(op, &xs) {
             return value;
+        }
+        if let Some(form) = self.by_powers(op, &xs) {
+            return form;
         }
         match (op, &xs[..]) {
             (ScalarOp::Sub, [a, b]) if self.has(Law::Difference) && self.is_real(&xs) => {
@@ -385,7 +395,7 @@ impl Rewriter {
         all[1..].iter().fold(first, |a, b| self.map(ScalarOp::Mul, vec![a, *b]))
     }
 
-    fn factors(&self, body: Form) -> Vec<Form> {
+    pub(super) fn factors(&self, body: Form) -> Vec<Form> {
         match self.shape(body) {
             Shape::Product(xs) => xs.clone(),
             _ => vec![body],
@@ -397,7 +407,7 @@ impl Rewriter {
         let factors = self.factors(body);
         for (n, factor) in factors.iter().enumerate() {
             let parts = match self.shape(*factor).clone() {
-                Shape::Plus(parts) if self.has(Law::Distribute) || self.has(Law::Scale) => parts,
+                Shape::Plus(parts) if self.distributes() => parts,
                 Shape::Map(ScalarOp::Where, xs) if self.has(Law::Cases) && self.nests(&xs) => self.cases(*factor),
                 _ => continue,
             };
@@ -522,7 +532,7 @@ impl Rewriter {
     }
 
     /// New open axes for those of a reduction, and its body over them.
-    fn opened(&mut self, height: u32, lens: &[Len], body: Form) -> (Vec<u32>, Form) {
+    pub(super) fn opened(&mut self, height: u32, lens: &[Len], body: Form) -> (Vec<u32>, Form) {
         let open: Vec<u32> = lens.iter().map(|l| self.open(*l)).collect();
         let mut to = HashMap::new();
         for (i, n) in open.iter().enumerate() {
@@ -544,7 +554,7 @@ impl Rewriter {
         }
     }
 
-    fn mentions(&self, x: Form, open: u32) -> bool {
+    pub(super) fn mentions(&self, x: Form, open: u32) -> bool {
         let (mut stack, mut seen) = (vec![x], HashSet::new());
         while let Some(y) = stack.pop() {
             if *self.shape(y) == Shape::Open(open) {
@@ -676,6 +686,7 @@ impl Rewriter {
 fn nests_products(law: Law) -> bool {
     match law {
         Law::Flatten
+        | Law::Stabilise
         | Law::Hoist
         | Law::Merge
         | Law::Push
@@ -708,7 +719,13 @@ fn nests_products(law: Law) -> bool {
 /// Whether a law says how sums nest, or uses it.
 fn nests_sums(law: Law) -> bool {
     match law {
-        Law::Flatten | Law::Difference | Law::Push | Law::Read | Law::Distribute | Law::Scale => true,
+        Law::Flatten
+        | Law::Difference
+        | Law::Push
+        | Law::Read
+        | Law::Distribute
+        | Law::Stabilise
+        | Law::Scale => true,
         Law::Fold
         | Law::Unit
         | Law::Quotient

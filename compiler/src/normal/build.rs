@@ -145,7 +145,7 @@ impl Terms {
         if self.info(x).ty == Type::Int { self.map(ScalarOp::ToReal, vec![x]) } else { x }
     }
 
-    fn as_real(&self, x: TermId) -> Option<f64> {
+    pub(super) fn as_real(&self, x: TermId) -> Option<f64> {
         match self.term(x) {
             Term::Const(Literal::Real(bits)) => Some(f64::from_bits(*bits)),
             _ => None,
@@ -160,6 +160,13 @@ impl Terms {
         });
         let (c, mut rest) = self.fold(&flat, 1.0, |a, b| a * b);
         self.group_reads(&mut rest, Terms::product, |xs| Term::Sum(Axes::none(), xs));
+        if let Some(mut stable) = self.stabilised(&rest) {
+            stable.push(self.real(c));
+            let product = self.product(&stable);
+            let from = factors.to_vec();
+            self.fire(Law::Stabilise, |t| t.raw_sum(&Axes::none(), &from), product);
+            return product;
+        }
         let product = match (c, rest.as_slice()) {
             (-1.0, [only]) if self.negates(*only) => {
                 return self.negated_sum(*only);
@@ -358,6 +365,7 @@ impl Terms {
                 _ => Err(xs),
             },
             ScalarOp::Where if laws.has(Law::Choose) => self.settled(&xs).map(|x| (x, Law::Choose)).ok_or(xs),
+            ScalarOp::Log | ScalarOp::Log2 => self.stabilised_log(op, xs[0]).map(|x| (x, Law::Stabilise)).ok_or(xs),
             ScalarOp::Sub
             | ScalarOp::Neg
             | ScalarOp::Div
@@ -372,8 +380,6 @@ impl Terms {
             | ScalarOp::Abs
             | ScalarOp::Exp
             | ScalarOp::Exp2
-            | ScalarOp::Log
-            | ScalarOp::Log2
             | ScalarOp::Sqrt
             | ScalarOp::Sin
             | ScalarOp::Cos

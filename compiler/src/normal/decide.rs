@@ -83,7 +83,7 @@ impl Terms {
         }
         let unit = op == ScalarOp::And;
         let at = xs.iter().position(|x| self.decided(*x) == Some(unit))?;
-        self.free(xs[at]).is_subset(self.free(xs[1 - at])).then_some(xs[1 - at])
+        self.laws.require(Law::Choose, self.free(xs[at]).is_subset(self.free(xs[1 - at]))).then_some(xs[1 - at])
     }
 
     /// The branch that a choice takes in any case, if it has all the axes of the choice.
@@ -93,6 +93,7 @@ impl Terms {
             None if xs[1] == xs[2] => xs[1],
             None => return None,
         };
-        xs.iter().all(|x| self.free(*x).is_subset(self.free(branch))).then_some(branch)
+        let kept = xs.iter().all(|x| self.free(*x).is_subset(self.free(branch)));
+        self.laws.require(Law::Choose, kept).then_some(branch)
     }
 }

@@ -13,6 +13,7 @@ pub mod build;
 mod decide;
 pub mod read;
 pub mod reduce;
+mod stabilise;
 pub mod subst;
 #[cfg(test)]
 mod tests;

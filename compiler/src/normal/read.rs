@@ -38,7 +38,7 @@ impl Terms {
         let own = self.views[&s];
         let hidden = xs.iter().any(|x| self.info(*x).axes.contains(own));
         let value = xs.iter().any(|x| self.info(*x).token_dependent && self.free(*x).contains(s));
-        (!hidden && value).then_some(s)
+        (self.laws.require(Law::Read, !hidden) && value).then_some(s)
     }
 
     /// `term`, or where it looks at another token as a whole, the read of the same operation on the token itself.
@@ -80,7 +80,7 @@ impl Terms {
             let own = self.views[&s];
             let looks = |t: &Terms, x: TermId| {
                 let free = t.free(x);
-                free.contains(s) && !free.contains(own) && t.views_in(free).len() == 1
+                free.contains(s) && t.laws.require(Law::Read, !free.contains(own)) && t.views_in(free).len() == 1
             };
             let (seen, rest): (Vec<_>, Vec<_>) = xs.iter().copied().partition(|x| looks(self, *x));
             let value = seen.iter().any(|x| matches!(self.term(*x), Term::Read(..)));

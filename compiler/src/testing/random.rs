@@ -47,7 +47,96 @@ pub fn block(seed: u64, size: usize) -> Draft {
     d.result("out", last);
     let other = pool[c.below(pool.len())];
     d.result("other", other);
+    // Shapes that draws of single operations come to too seldom.
+    let rare = match seed % 3 {
+        0 => powers(&mut d, &mut c, &pool, (t, s), &consts),
+        1 => picked(&mut d, &mut c, &pool, &consts),
+        _ => far(&mut d, &mut c, &pool, (t, s)),
+    };
+    d.result("rare", rare);
     d
+}
+
+/// Powers over their own sum, or its logarithm: masked or not, of a token's own values or of what other tokens have,
+/// divided before or after what they are multiplied with.
+fn powers(d: &mut Draft, c: &mut Choices, pool: &[N], (t, s): (AxisId, AxisId), consts: &[AxisId]) -> N {
+    let x = pool[c.below(3)];
+    let x = d.map(ScalarOp::Tanh, &[x]);
+    let (x, over) = match c.below(3) {
+        0 => (d.rename(x, t, s), s),
+        1 => {
+            let other = d.rename(x, t, s);
+            (d.mul(x, other), s)
+        }
+        _ => (x, consts.iter().copied().find(|a| d.free(x).contains(*a)).expect("the first params have one")),
+    };
+    let op = c.of(&[ScalarOp::Exp, ScalarOp::Exp2]);
+    let (i, j, zero) = (d.iota(over), d.iota(c.of(consts)), d.real(0.0));
+    let mask = d.map(ScalarOp::Le, &[i, j]);
+    let z = match c.below(3) {
+        0 => {
+            let dead = d.real(f64::NEG_INFINITY);
+            let masked = d.map(ScalarOp::Where, &[mask, x, dead]);
+            d.map(op, &[masked])
+        }
+        1 => {
+            let power = d.map(op, &[x]);
+            d.map(ScalarOp::Where, &[mask, power, zero])
+        }
+        _ => d.map(op, &[x]),
+    };
+    let total = d.sum(&[over], z);
+    let by = d.iota(over);
+    let by = d.map(ScalarOp::ToReal, &[by]);
+    match c.below(4) {
+        0 => d.map(c.of(&[ScalarOp::Log, ScalarOp::Log2]), &[total]),
+        1 => d.div(z, total),
+        2 => {
+            let weight = d.div(z, total);
+            let product = d.mul(weight, by);
+            d.sum(&[over], product)
+        }
+        _ => {
+            let product = d.mul(by, z);
+            let sum = d.sum(&[over], product);
+            let both = d.add2(sum, total);
+            d.div(both, total)
+        }
+    }
+}
+
+/// A sum that picks an index, where there may be none to pick: the index runs with the axis itself, or lies beyond it.
+fn picked(d: &mut Draft, c: &mut Choices, pool: &[N], consts: &[AxisId]) -> N {
+    let (i, from) = (c.of(consts), c.of(consts));
+    let (here, there, zero) = (d.iota(i), d.iota(from), d.real(0.0));
+    let wanted = match c.below(4) {
+        0 => there,
+        1 => at(d, c, i, from),
+        // Sometimes beyond the axis, or always.
+        n => {
+            let by = d.int(if n == 2 { 1 } else { 3 });
+            d.map(ScalarOp::Add, &[there, by])
+        }
+    };
+    let hit = d.map(ScalarOp::Eq, &[here, wanted]);
+    let (x, y) = (pool[c.below(7)], pool[c.below(7)]);
+    let hot = d.map(ScalarOp::Where, &[hit, x, zero]);
+    let product = d.mul(hot, y);
+    d.sum(&[i], product)
+}
+
+/// Two products by weights, scaled by the token and read at another one: what is read may be what lies between them.
+fn far(d: &mut Draft, c: &mut Choices, pool: &[N], (t, s): (AxisId, AxisId)) -> N {
+    let (y, z, w, v) = (pool[1], pool[2], pool[3], pool[4]);
+    let (first, second) = (d.free(v).intersect(&d.free(z)), d.free(w).intersect(&d.free(v)));
+    let p = d.mul(v, z);
+    let inner = d.sum(first.as_slice(), p);
+    let p = d.mul(w, inner);
+    let outer = d.sum(second.as_slice(), p);
+    let scale = if c.below(2) == 0 { y } else { d.map(ScalarOp::Tanh, &[y]) };
+    let wide = d.mul(scale, outer);
+    let there = d.rename(wide, t, s);
+    if c.below(2) == 0 { there } else { d.mul(pool[c.below(3)], there) }
 }
 
 fn operation(

@@ -127,3 +127,34 @@ fn subnormal_scores_and_values_are_numbers() {
         assert!(want[0].iter().any(|x| *x != 0.0 && x.abs() < f64::from(f32::MIN_POSITIVE)), "{body}");
     }
 }
+
+/// Powers that the text does not shift mean what shifted ones mean, where the text's own would be infinite.
+#[test]
+fn powers_without_a_shift_stay_in_range() {
+    for mask in ["s <= t", "s < t", "s <= t and t - s < 6"] {
+        let bodies = [
+            format!("  let z = exp(where({mask}, a, -inf))\n  output y[t, e] = sum[s](z * u[t = s]) / sum[s](z)"),
+            format!("  let z = exp(where({mask}, a, -inf))\n  output y[t, e] = sum[s](z / sum[s](z) * u[t = s])"),
+            format!("  let z = where({mask}, exp(a), 0)\n  output y[t, e] = sum[s](z * u[t = s]) * (1 / sum[s](z))"),
+            format!(
+                "  let z = exp2(1.4426950408889634 * where({mask}, a, -inf))\n  \
+                 output y[t, e] = sum[s](z * u[t = s]) / sum[s](z)"
+            ),
+        ];
+        let mut meaning = text(&shifted(mask)[0]);
+        meaning.given = |name, at| (name == "c").then(|| mixed(at[0]));
+        for body in bodies {
+            let mut made = text(&body);
+            made.given = meaning.given;
+            let want = agrees(&made, &meaning, 5e-3, &body);
+            assert!(want[0].iter().all(|x| x.is_finite()), "{body}");
+        }
+    }
+    let mut meaning = text(
+        "  let w = where(s <= t, a, -inf)\n  let top = max(max[s](w), -3e38)\n  output y[t] = top + log(sum[s](exp(w - top)))",
+    );
+    meaning.given = |name, at| (name == "c").then(|| mixed(at[0]));
+    let mut made = text("  output y[t] = log(sum[s](exp(where(s <= t, a, -inf))))");
+    made.given = meaning.given;
+    agrees(&made, &meaning, 5e-3, "log");
+}
