@@ -16,7 +16,7 @@ use llmc_frontend::graph::AxisId;
 use std::sync::atomic::Ordering;
 
 /// Laws that ask whether they may, where they are carried out.
-const CONDITIONED: [Law; 11] = [
+const CONDITIONED: [Law; 12] = [
     Law::Choose,
     Law::Hoist,
     Law::Merge,
@@ -26,6 +26,7 @@ const CONDITIONED: [Law; 11] = [
     Law::Split,
     Law::Sink,
     Law::Gather,
+    Law::Tally,
     Law::Commute,
     Law::Look,
 ];

@@ -1,6 +1,7 @@
 //! The e-graph's language: n-ary sum-products, and what is known of every class.
 
-use crate::normal::{Term, TermId, Terms};
+use crate::normal::bounds::{Bounds, of_operation};
+use crate::normal::{Literal, Term, TermId, Terms};
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
 use indexmap::IndexMap;
 use llmc_artifact::{ReduceOp, ScalarOp, Type};
@@ -76,6 +77,8 @@ pub struct Fact {
     pub weight_only: bool,
     /// Whether a quantised weight takes part in it.
     pub quantised: bool,
+    /// What an int lies within, whatever the inputs.
+    pub bounds: Option<Bounds>,
 }
 
 /// Derives the facts; also the source of every extent.
@@ -101,7 +104,7 @@ impl Analysis<Node> for Facts {
         let all = union(xs);
         let quantised = xs.iter().any(|x| of(*x).quantised);
         let pure = xs.iter().all(|x| of(*x).weight_only);
-        let with = |axes: Axes, ty: Type| Fact { axes, ty, weight_only: pure, quantised };
+        let with = |axes: Axes, ty: Type| Fact { axes, ty, weight_only: pure, quantised, bounds: None };
         let closed = |bound: &Axes, ty: Type| Fact {
             weight_only: pure && !bound.iter().any(|a| terms.is_seq(a)),
             ..with(all.minus(bound), ty)
@@ -113,19 +116,23 @@ impl Analysis<Node> for Facts {
             Head::Reduce(_, bound) => closed(bound, of(xs[0]).ty),
             Head::Map(op) => {
                 let types: Vec<_> = xs.iter().map(|x| of(*x).ty).collect();
-                with(all, result_type(*op, &types))
+                let ty = result_type(*op, &types);
+                let bounds = if ty == Type::Int { of_operation(*op, |i| of(xs[i]).bounds) } else { None };
+                Fact { bounds, ..with(all, ty) }
             }
             Head::Index(read) => {
                 let read: Axes = read.iter().copied().collect();
-                with(of(xs[0]).axes.minus(&read).union(&union(&xs[1..])), of(xs[0]).ty)
+                let axes = of(xs[0]).axes.minus(&read).union(&union(&xs[1..]));
+                Fact { bounds: of(xs[0]).bounds, ..with(axes, of(xs[0]).ty) }
             }
             Head::Read(s) => {
                 let own = Axes::from_iter([terms.views[s]]);
                 let axes = all.minus(&own).union(&Axes::from_iter([*s]));
-                Fact { weight_only: false, ..with(axes, of(xs[0]).ty) }
+                Fact { weight_only: false, bounds: of(xs[0]).bounds, ..with(axes, of(xs[0]).ty) }
             }
             Head::TopK(axis, rank) => {
-                with(all.minus(&Axes::from_iter([*axis])).union(&Axes::from_iter([*rank])), Type::Int)
+                let axes = all.minus(&Axes::from_iter([*axis])).union(&Axes::from_iter([*rank]));
+                Fact { bounds: within(terms, *axis), ..with(axes, Type::Int) }
             }
         }
     }
@@ -135,6 +142,10 @@ impl Analysis<Node> for Facts {
         let before = a.clone();
         a.weight_only |= b.weight_only;
         a.quantised &= b.quantised;
+        a.bounds = match (a.bounds, b.bounds) {
+            (Some((low, high)), Some((l, h))) => Some((low.max(l), high.min(h))),
+            (one, other) => one.or(other),
+        };
         DidMerge(*a != before, *a != b)
     }
 }
@@ -150,7 +161,17 @@ fn leaf(terms: &Terms, quantised: &[bool], term: &Term) -> Fact {
         other => panic!("e-graph: {other:?} is no leaf"),
     };
     let quantised = matches!(term, Term::Weight(n) if quantised.get(*n as usize).copied().unwrap_or(false));
-    Fact { axes, ty, weight_only, quantised }
+    let bounds = match term {
+        Term::Const(Literal::Int(n)) => Some((*n, *n)),
+        Term::Iota(a) => within(terms, *a),
+        _ => None,
+    };
+    Fact { axes, ty, weight_only, quantised, bounds }
+}
+
+/// What an index along an axis lies within.
+fn within(terms: &Terms, axis: AxisId) -> Option<Bounds> {
+    terms.axes.len_of(axis).map(|n| (0, n as i64 - 1))
 }
 
 /// The type of an operation's result, from its operands' types.

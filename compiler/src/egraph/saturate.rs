@@ -7,7 +7,7 @@ use super::node::{Algebra, Head, Node, add};
 use crate::normal::{Term, TermId, Terms};
 use crate::rules::{Law, Trace};
 use egg::Id;
-use llmc_artifact::Type;
+use llmc_artifact::{ScalarOp, Type, Value};
 use llmc_frontend::graph::{Axes, AxisId};
 use std::collections::HashSet;
 
@@ -75,6 +75,7 @@ fn alternatives(egraph: &mut Algebra, node: &Node) -> Vec<(Law, Id)> {
             out.extend(absorb(egraph, &bound, &xs));
             out.extend(distribute(egraph, &bound, &xs));
             out.extend(gather(egraph, &bound, &xs));
+            out.extend(tally(egraph, &bound, &xs));
             out
         }
         Head::Product => {
@@ -406,6 +407,71 @@ fn gathered(egraph: &mut Algebra, bound: &Axes, others: &[Id], read: &[AxisId], 
     let product = sum(egraph, bound, factors);
     let xs = std::iter::once(product).chain(outer.iter().map(|(_, i)| *i)).collect();
     Some(add(egraph, Head::Index(outer.iter().map(|(a, _)| *a).collect()), xs))
+}
+
+/// A table that is read at an index of the sum is multiplied by what met each of its rows: `OneHot`, backwards. What comes
+/// reads no table within the sum, so that the law ends; and no law of the e-graph takes it back.
+fn tally(egraph: &mut Algebra, bound: &Axes, xs: &[Id]) -> Vec<(Law, Id)> {
+    let mut out = Vec::new();
+    for (i, x) in xs.iter().enumerate() {
+        let others: Vec<Id> = (0..xs.len()).filter(|j| *j != i).map(|j| xs[j]).collect();
+        if others.is_empty() || !is_gathered(egraph, *x) {
+            continue;
+        }
+        let reads: Vec<Node> = egraph[*x].nodes.iter().filter(|n| matches!(n.head, Head::Index(_))).cloned().collect();
+        for node in reads {
+            let Head::Index(read) = &node.head else { unreachable!("filtered above") };
+            if let Some(new) = tallied(egraph, bound, &others, read, &node.children) {
+                out.push((Law::Tally, new));
+            }
+        }
+    }
+    out
+}
+
+fn tallied(egraph: &mut Algebra, bound: &Axes, others: &[Id], read: &[AxisId], children: &[Id]) -> Option<Id> {
+    let (table, indices) = children.split_first()?;
+    let runs = |i: &Id| !axes(egraph, *i).intersect(bound).is_empty();
+    let running: Vec<usize> = (0..indices.len()).filter(|n| runs(&indices[*n])).collect();
+    let [n] = running[..] else { return None };
+    let (b, i) = (read[n], indices[n]);
+    // A loop over tokens is longer than any table; over experts that were chosen it is shorter.
+    if !axes(egraph, i).intersect(bound).iter().any(|a| egraph.analysis.terms.is_seq(a)) {
+        return None;
+    }
+    let rows = egraph.analysis.terms.axes.len_of(b)?;
+    let (least, most) = egraph[i].data.bounds?;
+    let lacks = axes(egraph, *table).intersect(bound).is_empty() && egraph[*table].data.weight_only;
+    if !lacks || least < 0 || most >= rows as i64 {
+        return None;
+    }
+    let met = others.iter().fold(axes(egraph, i).clone(), |a, x| a.union(axes(egraph, *x)));
+    let kept = indices.iter().fold(axes(egraph, *table).clone(), |a, x| a.union(axes(egraph, *x)));
+    let carried = kept.minus(&read.iter().copied().collect()).minus(&met);
+    let size: u64 = carried.iter().map(|a| egraph.analysis.terms.axes.len_of(a)).product::<Option<u64>>()?;
+    if size <= rows {
+        return None;
+    }
+    let row = row_axis(egraph, b, &met.union(&kept).union(bound));
+    let here = add(egraph, Head::Leaf(Term::Iota(row)), vec![]);
+    let mut at = children.to_vec();
+    at[n + 1] = here;
+    let rows_of_table = add(egraph, Head::Index(read.to_vec()), at);
+    let zero = add(egraph, Head::Leaf(Term::Const(Value::Real(0.0).into())), vec![]);
+    let is_row = add(egraph, Head::Map(ScalarOp::Eq), vec![here, i]);
+    let product = product(egraph, others.to_vec());
+    let counted = add(egraph, Head::Map(ScalarOp::Where), vec![is_row, product, zero]);
+    let tally = add(egraph, Head::Sum(bound.clone()), vec![counted]);
+    Some(add(egraph, Head::Sum(Axes::from_iter([row])), vec![rows_of_table, tally]))
+}
+
+/// An axis to bind that stands for the rows of a table, other than these.
+fn row_axis(egraph: &mut Algebra, of: AxisId, taken: &Axes) -> AxisId {
+    let terms = &mut egraph.analysis.terms;
+    let stem = terms.stem(of);
+    let laws = terms.laws;
+    let free = |a: &AxisId| laws.require(Law::Tally, !taken.contains(*a));
+    (1..).map(|level| terms.binder(stem, level)).find(free).expect("there is always a next level")
 }
 
 /// The law `Commute`, as terms: a sum that is read at an index, and the sum of what is read there; also within the

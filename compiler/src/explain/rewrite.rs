@@ -451,9 +451,9 @@ impl Rewriter {
         (fresh, xs)
     }
 
-    /// A sum that picks one index.
+    /// A sum that picks one index; read backwards, the table of a tally.
     fn one_hot(&mut self, open: &[u32], body: Form) -> Option<Form> {
-        if !self.has(Law::OneHot) {
+        if !self.has(Law::OneHot) && !self.has(Law::Tally) {
             return None;
         }
         let factors = self.factors(body);
@@ -697,6 +697,7 @@ fn nests_products(law: Law) -> bool {
         | Law::Scale
         | Law::Within
         | Law::Gather
+        | Law::Tally
         | Law::Look
         | Law::Distribute
         | Law::Absorb => true,
@@ -744,6 +745,7 @@ fn nests_sums(law: Law) -> bool {
         | Law::Sink
         | Law::Within
         | Law::Gather
+        | Law::Tally
         | Law::Look
         | Law::Commute
         | Law::Absorb => false,

@@ -9,6 +9,7 @@
 //! bound names are equal. A parameter or weight read at a bound axis is an `Index` of pure renames at the leaf:
 //! `S[m'1](w[m = m'1] * x[m = m'1])`. Reducing over a sequence's axis binds a view of it.
 
+pub mod bounds;
 pub mod build;
 mod decide;
 pub mod read;

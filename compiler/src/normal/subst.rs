@@ -4,10 +4,9 @@
 //! operations and stops at a reduction, which then is read at that index: the rotation of RoPE reads a projection at its
 //! partner's index, and the projection is computed once.
 
-use super::{Literal, Term, TermId, Terms};
+use super::{Term, TermId, Terms};
 use crate::rules::Law;
 use indexmap::IndexMap;
-use llmc_artifact::{ScalarOp, Type};
 use llmc_frontend::graph::{Axes, AxisId};
 
 /// An index for each of some axes, ascending.
@@ -293,56 +292,5 @@ impl Terms {
     /// The view axes among `axes`.
     pub fn views_in(&self, axes: &Axes) -> Vec<AxisId> {
         axes.iter().filter(|a| self.views.contains_key(a)).collect()
-    }
-
-    /// Integer bounds of a term that hold whatever the inputs: `(least, greatest)`.
-    pub fn bounds(&self, x: TermId) -> Option<(i64, i64)> {
-        let of = |i: usize, xs: &[TermId]| self.bounds(xs[i]);
-        match self.term(x) {
-            Term::Const(Literal::Int(n)) => Some((*n, *n)),
-            Term::Iota(a) => self.axes.len_of(*a).map(|n| (0, n as i64 - 1)),
-            Term::TopK(axis, _, _) => self.axes.len_of(*axis).map(|n| (0, n as i64 - 1)),
-            Term::Index(y, _) | Term::Read(y, _) => self.bounds(*y),
-            Term::Map(op, xs) if self.info(x).ty == Type::Int => match op {
-                ScalarOp::Add => {
-                    let ((a, b), (c, d)) = (of(0, xs)?, of(1, xs)?);
-                    Some((a.checked_add(c)?, b.checked_add(d)?))
-                }
-                ScalarOp::Sub => {
-                    let ((a, b), (c, d)) = (of(0, xs)?, of(1, xs)?);
-                    Some((a.checked_sub(d)?, b.checked_sub(c)?))
-                }
-                ScalarOp::Mul => {
-                    let ((a, b), (c, d)) = (of(0, xs)?, of(1, xs)?);
-                    let all = [a.checked_mul(c)?, a.checked_mul(d)?, b.checked_mul(c)?, b.checked_mul(d)?];
-                    Some((*all.iter().min()?, *all.iter().max()?))
-                }
-                ScalarOp::Neg => of(0, xs).and_then(|(a, b)| Some((b.checked_neg()?, a.checked_neg()?))),
-                ScalarOp::FloorDiv => match of(1, xs)? {
-                    (c, d) if c == d && c > 0 => of(0, xs).map(|(a, b)| (a.div_euclid(c), b.div_euclid(c))),
-                    _ => None,
-                },
-                ScalarOp::Mod => match of(1, xs)? {
-                    (c, d) if c == d && c > 0 => Some((0, c - 1)),
-                    _ => None,
-                },
-                ScalarOp::Max => match (of(0, xs), of(1, xs)) {
-                    (Some((a, b)), Some((c, d))) => Some((a.max(c), b.max(d))),
-                    (Some((a, _)), None) | (None, Some((a, _))) => Some((a, i64::MAX)),
-                    _ => None,
-                },
-                ScalarOp::Min => match (of(0, xs), of(1, xs)) {
-                    (Some((a, b)), Some((c, d))) => Some((a.min(c), b.min(d))),
-                    (Some((_, b)), None) | (None, Some((_, b))) => Some((i64::MIN, b)),
-                    _ => None,
-                },
-                ScalarOp::Where => {
-                    let ((a, b), (c, d)) = (of(1, xs)?, of(2, xs)?);
-                    Some((a.min(c), b.max(d)))
-                }
-                _ => None,
-            },
-            _ => None,
-        }
     }
 }

@@ -122,6 +122,8 @@ laws! {
     Within Index Saturate "c * S[a](w * f)[b = i] = S[a]((c * w) * f)[b = i]" if "c is a literal, and w is a weight that is not quantised";
     /// A table is multiplied first and read afterwards: keys of relative positions are one small product.
     Gather Index Saturate "S[a](f * x[b = i]) = S[a](f * x)[b = i]" if "i has none of the axes a, and f lacks b";
+    /// A table that a loop over tokens reads row by row is multiplied once, by what met each row: values of relative positions are one small product.
+    Tally Index Saturate "S[s](f * x[b = i]) = S[b](x * S[s](where(b == i, f, 0)))" if "x depends on weights only and lacks s, i runs with s, an axis of tokens, and is provably within b, and x has more elements that f and i lack than b is long";
     /// A product that is read at an index is the product of what is read there, where that only moves weights.
     Commute Index Saturate "S[a](f)[b = i] = S[a](f[b = i])" if "i has none of the axes a";
     /// What is computed from another token's value by weights alone is computed where it is read: the smaller value is cached.

@@ -1,7 +1,7 @@
 //! Separability: what becomes of a running sum when earlier results that its body reads move.
 //!
-//! The body is a product. A factor is the loop's own, or `H(x + y)` of a ratio homomorphism, or affine: a part x of the
-//! loop and parts `c * y` in which y has moved. `H` is repaired by a factor. Affine factors make the body a polynomial
+//! The body is a product. A factor is the loop's own, or `H(x + y)` of a ratio homomorphism, or a choice between such
+//! factors and zero, or affine: a part x of the loop and parts `c * y` in which y has moved. `H` is repaired by a factor. Affine factors make the body a polynomial
 //! in what moves, and a polynomial moves by Taylor's formula, which ends: each of its terms is a power of the distance
 //! moved times a sum of lower degree, itself a state of the loop.
 
@@ -75,12 +75,33 @@ pub fn separate(terms: &mut Terms, body: TermId, over: &Axes, earlier: &[TermId]
             out.rest.push(factor);
             continue;
         }
+        if let Some(scales) = kept_or_nothing(terms, factor, over, earlier) {
+            out.scales.extend(scales);
+            out.rest.push(factor);
+            continue;
+        }
         out.affine.push(affine(terms, factor, over, earlier)?);
     }
     if out.affine.len() > DEGREE {
         return Err(format!("its degree in the earlier result is above {DEGREE}"));
     }
     Ok(out)
+}
+
+/// `where(c, x, 0)`, where c does not move: what multiplies x multiplies the choice, and zero stays zero.
+fn kept_or_nothing(terms: &mut Terms, factor: TermId, over: &Axes, earlier: &[TermId]) -> Option<Vec<Moved>> {
+    let Term::Map(ScalarOp::Where, xs) = terms.term(factor).clone() else { return None };
+    let zero = |x: TermId| alpha::as_real(terms, x) == Some(0.0);
+    let x = match (zero(xs[1]), zero(xs[2])) {
+        (false, true) => xs[1],
+        (true, false) => xs[2],
+        (true, true) | (false, false) => return None,
+    };
+    if holds(terms, xs[0], earlier) {
+        return None;
+    }
+    let inner = separate(terms, x, over, earlier).ok()?;
+    inner.affine.is_empty().then_some(inner.scales)
 }
 
 fn no_sum(op: ScalarOp) -> String {

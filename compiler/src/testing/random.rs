@@ -48,9 +48,10 @@ pub fn block(seed: u64, size: usize) -> Draft {
     let other = pool[c.below(pool.len())];
     d.result("other", other);
     // Shapes that draws of single operations come to too seldom.
-    let rare = match seed % 3 {
+    let rare = match seed % 4 {
         0 => powers(&mut d, &mut c, &pool, (t, s), &consts),
         1 => picked(&mut d, &mut c, &pool, &consts),
+        2 => table(&mut d, &mut c, &pool, (t, s), &consts),
         _ => far(&mut d, &mut c, &pool, (t, s)),
     };
     d.result("rare", rare);
@@ -137,6 +138,40 @@ fn far(d: &mut Draft, c: &mut Choices, pool: &[N], (t, s): (AxisId, AxisId)) -> 
     let wide = d.mul(scale, outer);
     let there = d.rename(wide, t, s);
     if c.below(2) == 0 { there } else { d.mul(pool[c.below(3)], there) }
+}
+
+/// A sum over other tokens of a row of a table for each distance, times something.
+fn table(d: &mut Draft, c: &mut Choices, pool: &[N], (t, s): (AxisId, AxisId), consts: &[AxisId]) -> N {
+    let (a, e) = (consts[0], consts[2]);
+    let (wide, x) = (pool[6], pool[c.below(3)]);
+    let (i, j, low, high) = (d.iota(s), d.iota(t), d.int(0), d.int(1));
+    let gap = d.sub(i, j);
+    let above = d.map(ScalarOp::Max, &[gap, low]);
+    let row = d.map(ScalarOp::Min, &[above, high]);
+    let rows = d.index(wide, a, row);
+    let met = match c.below(3) {
+        0 => d.rename(x, t, s),
+        1 => {
+            let (here, there) = (x, d.rename(x, t, s));
+            d.mul(here, there)
+        }
+        _ => {
+            let most = d.reduce(ReduceOp::Max, &[e], rows);
+            let there = d.rename(x, t, s);
+            d.mul(most, there)
+        }
+    };
+    let product = d.mul(met, rows);
+    let sum = d.sum(&[s], product);
+    match c.below(3) {
+        0 => sum,
+        1 => d.mul(sum, x),
+        // Within a sum over the rows themselves.
+        _ => {
+            let product = d.mul(sum, pool[1]);
+            d.sum(&[a], product)
+        }
+    }
 }
 
 fn operation(
