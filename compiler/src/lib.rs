@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod alpha;
+pub mod blocks;
 pub mod causality;
 pub mod choose;
 pub mod cost;

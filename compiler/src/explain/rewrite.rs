@@ -105,7 +105,7 @@ impl Rewriter {
 
     /// Whether a law of the set multiplies sums out.
     fn distributes(&self) -> bool {
-        [Law::Distribute, Law::Scale, Law::Stabilise].into_iter().any(|law| self.has(law))
+        [Law::Distribute, Law::Scale, Law::Stabilise, Law::Blocks].into_iter().any(|law| self.has(law))
     }
 
     // ---- arithmetic ------------------------------------------------------------------------------------
@@ -700,6 +700,7 @@ fn nests_products(law: Law) -> bool {
         | Law::Tally
         | Law::Look
         | Law::Distribute
+        | Law::Blocks
         | Law::Absorb => true,
         Law::Fold
         | Law::Unit
@@ -725,6 +726,7 @@ fn nests_sums(law: Law) -> bool {
         | Law::Push
         | Law::Read
         | Law::Distribute
+        | Law::Blocks
         | Law::Stabilise
         | Law::Scale => true,
         Law::Fold

@@ -12,6 +12,7 @@ use crate::normal::text::{expression, reachable};
 use crate::normal::{Term, TermId, Terms};
 use crate::pipeline::{BlockStages, Stages};
 use crate::rules::{Law, Laws, Stage};
+use llmc_artifact::Format;
 use llmc_frontend::diag::{FileId, SourceMap, Span, render_place};
 use llmc_frontend::graph::Place;
 use serde::Serialize;
@@ -239,6 +240,15 @@ fn price(of: String, cost: Cost) -> Price {
     Price { of, bytes, operations, launches, seconds }
 }
 
+/// The formats in blocks that a value's products are taken of, each once.
+fn packed(value: &Value) -> impl Iterator<Item = Format> {
+    let products = match &value.work {
+        Work::Contract(c) => c.products.as_slice(),
+        Work::Map | Work::TopK | Work::Stream(_) => &[],
+    };
+    products.iter().map(|p| p.format).filter(|f| f.is_quantised()).collect::<BTreeSet<_>>().into_iter()
+}
+
 /// Everything about one stored value of a block.
 pub fn explain(block: &BlockStages, number: u32, proofs: &Proofs, sources: &SourceMap) -> Explained {
     let fused = &block.fused;
@@ -249,6 +259,9 @@ pub fn explain(block: &BlockStages, number: u32, proofs: &Proofs, sources: &Sour
     let (mut steps, letters) = proofs.steps(sources, &subject);
     if let Work::Stream(f) = &value.work {
         steps.extend(repairs(fused, f, sources));
+    }
+    for format in packed(value) {
+        steps.push(in_blocks(format));
     }
     Explained {
         block: block.name.clone(),
@@ -264,6 +277,15 @@ pub fn explain(block: &BlockStages, number: u32, proofs: &Proofs, sources: &Sour
         reasons: reasons(fused, number, sources),
         prices: prices(block, &[number]),
     }
+}
+
+/// A product with packed blocks as integer dots.
+fn in_blocks(format: Format) -> Step {
+    let blocks = crate::blocks::product(format, Format::Act8);
+    let (law, before) = (Law::Blocks, expression(&blocks.terms, blocks.before));
+    let after = format!("{}, for each block of {format}", expression(&blocks.terms, blocks.after));
+    let short = [before.clone(), after.clone()];
+    Step { stage: "lower", law: law.name(), equation: law.equation(), before, after, place: None, short }
 }
 
 /// What a stream's repairs say, as steps.
@@ -481,6 +503,7 @@ pub fn overview(block: &BlockStages) -> String {
     let fired = |l: &&Law| match l.stage() {
         Stage::Normalise => o.normal.0.trace.fired(**l) > 0,
         Stage::Saturate => o.saturation.trace.fired(**l) > 0,
+        Stage::Lower => fused.values.iter().any(|v| packed(v).next().is_some()),
     };
     let laws: Vec<_> = Law::ALL.iter().filter(fired).map(|l| l.name()).collect();
     let _ = writeln!(out, "  laws: {}", laws.join(", "));

@@ -63,7 +63,7 @@ impl Terms {
     }
 
     /// `S[bound](factors)` without any law.
-    fn raw_sum(&mut self, bound: &Axes, factors: &[TermId]) -> TermId {
+    pub(crate) fn raw_sum(&mut self, bound: &Axes, factors: &[TermId]) -> TermId {
         let mut factors = factors.to_vec();
         if factors.len() == 1 && bound.is_empty() {
             return factors[0];

@@ -21,6 +21,8 @@ pub enum Stage {
     Normalise,
     /// In the e-graph: both sides are kept, and the cost decides.
     Saturate,
+    /// While kernels are made: what the format of a weight says.
+    Lower,
 }
 
 /// What a law is about.
@@ -130,6 +132,8 @@ laws! {
     Look Index Saturate "S[a](w * f)[t = s] = S[a](w * f[t = s])" if "w depends on weights only, and f has fewer elements than the sum";
     /// A product over a sum, where an addend then leaves the reduction or is made at load: the mean of a layer norm.
     Distribute Distribute Saturate "S[a](w * (f + g)) = S[a](w * f) + S[a](w * g)" if "g has none of the axes a, and w depends on weights only; or g is a table of weights read at an index";
+    /// A weight in blocks is never decoded to be multiplied: over a block its product is one of ints, the scales outside.
+    Blocks Distribute Lower "S[i]((d * q + m) * x) = d * S[i](q * x) + m * S[i](x)" if "d and m are one number for the block that i runs within" needed "a product with packed blocks has no other form in a kernel";
     /// Factors that are weights become one weight, made at load.
     Absorb Absorb Saturate "S[a](w * g * f) = S[a]((w * g) * f)" if "w and g depend on weights only, w has all of g's axes and is not quantised";
 }
@@ -223,6 +227,7 @@ pub fn table() -> String {
         let stage = match law.stage() {
             Stage::Normalise => "normalise",
             Stage::Saturate => "saturate",
+            Stage::Lower => "lower",
         };
         let _ = writeln!(out, "{} ({stage}): {}", law.name(), law.sentence());
         let _ = writeln!(out, "    {}", law.equation());

@@ -1,10 +1,11 @@
 //! Products of quantised weights with quantised activations: integer dots, the scales outside.
 //!
-//! A weight's element is `d (q - zero) + m` and an activation's `D p`, so over a block
-//! `sum(w x) = d D sum(q p) + (m - d zero) S` with `S = D sum(p)`, which the activation's block holds. All of it follows
-//! from the format table.
+//! Which sums of ints there are over a block, and which numbers stand outside, is derived from the format table
+//! ([`crate::blocks`]): a dot of both sides' quants, scaled, and the activation's quants alone where the weight has an
+//! offset or a zero. The activation's block holds the latter sum, scaled.
 
 use super::{Kernel, Part};
+use crate::blocks::{self, Addend, Inner};
 use crate::llvm::{Emitter, Ty, Val};
 use crate::target::cpu::dot::{Bytes, IntSum};
 use llmc_artifact::format::{Field, FormatSpec, Lanes};
@@ -25,7 +26,7 @@ pub(super) struct Quants<'a, 'c> {
 }
 
 impl<'a, 'c> Quants<'a, 'c> {
-    pub fn new(e: &'a Emitter<'c>, format: Format, part: Part<'c>) -> Quants<'a, 'c> {
+    pub fn new(e: &'a Emitter<'c>, (format, activation): (Format, Format), part: Part<'c>) -> Quants<'a, 'c> {
         let spec = format.spec();
         let row_scalar = |name: &str| {
             let (at, field) = field(spec, name);
@@ -33,16 +34,23 @@ impl<'a, 'c> Quants<'a, 'c> {
             let raw = e.load(Emitter::stored_type(dtype), part.lanes, part.group(e, at, dtype.bytes() as u64));
             e.widen_stored(dtype, raw)
         };
-        let scale = spec.scale.map(row_scalar);
-        let base = spec.offset.map(row_scalar);
-        let zero = (spec.zero != 0).then(|| {
-            let zero = e.like(e.zero(Ty::F32, part.lanes), -spec.zero as f64);
-            scale.map_or(zero, |d| e.mul(d, zero))
-        });
-        let offset = match (base, zero) {
-            (Some(m), Some(z)) => Some(e.add(m, z)),
-            (one, other) => one.or(other),
+        // A product of the rows' numbers; none where it is 1.
+        let outside = |a: &Addend| {
+            let numbers = a.weight.iter().map(|name| row_scalar(name)).reduce(|x, y| e.mul(x, y));
+            let literal = (a.literal != 1.0).then(|| e.like(e.zero(Ty::F32, part.lanes), a.literal));
+            numbers.zip(literal).map(|(x, c)| e.mul(x, c)).or(numbers).or(literal)
         };
+        let (mut scale, mut offset) = (None, None);
+        for addend in &blocks::product(format, activation).addends {
+            match addend.sum {
+                Inner::Dot => scale = outside(addend),
+                Inner::Activation => {
+                    let one = outside(addend).unwrap_or_else(|| e.like(e.zero(Ty::F32, part.lanes), 1.0));
+                    offset = Some(offset.map_or(one, |sum| e.add(sum, one)));
+                }
+                Inner::Weight | Inner::Count => panic!("emission: an activation's value has an offset"),
+            }
+        }
         let high = spec.high.map(|name| {
             let (at, field) = field(spec, name);
             assert_eq!((field.lanes, field.count), (Lanes::Bits, 32), "emission: higher bits that are no word");
@@ -168,7 +176,8 @@ impl<'c> Kernel<'_, 'c> {
         let bytes = format.block_bytes() as i64 * PANEL_LANES as i64;
         let zero = vec![e.zero(Ty::F32, part.lanes); rows.len()];
         e.for_each(e.int(0), e.int(blocks as i64), 1, &zero, |b, now| {
-            let quants = Quants::new(e, format, part.moved(e, e.mul(b, e.int(bytes))));
+            let formats = (format, self.input_format());
+            let quants = Quants::new(e, formats, part.moved(e, e.mul(b, e.int(bytes))));
             let begins = begins.filter(|_| quants.bytes() == Bytes::Signed);
             let tokens: Vec<_> = rows.iter().map(|row| self.activation(*row, b)).collect();
             let mut sums: Vec<_> = (0..rows.len())

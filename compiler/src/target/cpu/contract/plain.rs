@@ -42,7 +42,8 @@ impl<'c> Kernel<'_, 'c> {
         let zero = vec![e.zero(Ty::F32, part.lanes); rows.len() * chains];
         let sums = e.for_each(e.int(0), e.int(self.reduce as i64 / block), 1, &zero, |b, now| {
             let mut sums = now.to_vec();
-            let quants = Quants::new(e, format, part.moved(e, e.mul(b, e.int(bytes))));
+            let formats = (format, self.input_format());
+            let quants = Quants::new(e, formats, part.moved(e, e.mul(b, e.int(bytes))));
             let first = e.mul(b, e.int(block));
             quants.for_each_group(|at, word| {
                 for i in 0..4 {
