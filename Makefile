@@ -4,7 +4,7 @@ export LLMC_CACHE ?= $(HOME)/.cache/llmc
 SMOLLM2 := $(LLMC_CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PROMPT  ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test test-ptxas test-gpu bench-gpu bench bench-optimizer deps weights ptxas fmt lint
+.PHONY: demo test test-ptxas test-mutations test-gpu bench-gpu bench bench-optimizer deps weights ptxas fmt lint
 
 demo: deps weights
 	cargo build --release --locked
@@ -14,9 +14,13 @@ demo: deps weights
 test: deps weights ptxas
 	tools/test.sh
 
-# Every kernel of every text by the assembler, at the texts' own sizes and at tiny ones: minutes, without spills.
+# Every kernel of every text by the assembler, without spills: for later architectures and at tiny sizes too, which takes minutes.
 test-ptxas: deps ptxas
 	cargo test --workspace --locked --test all ptxas:: -- --include-ignored --nocapture --test-threads 1
+
+# Every bug that can be planted in a family's kernels, instead of some of each kind.
+test-mutations: deps
+	cargo test --workspace --locked --lib mutation:: -- --include-ignored --nocapture
 
 # What needs a GPU, and what stands in for one. Each part says so where it is skipped.
 test-gpu: deps weights

@@ -184,7 +184,6 @@ fn shipped() -> Vec<Text> {
 }
 
 #[test]
-#[ignore = "takes a minute: `make test-ptxas` runs it"]
 fn kernels_at_the_sizes_of_the_texts_do_not_spill() {
     check(&shipped(), FIRST, "shipped.md");
 }

@@ -1,5 +1,6 @@
 //! Every family's PTX is accepted by NVIDIA's assembler, and on the simulator it agrees with the interpreter.
 
+mod mutation;
 pub(crate) mod simulated;
 mod stream;
 

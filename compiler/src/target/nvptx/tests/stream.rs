@@ -53,7 +53,11 @@ fn run(simulated: &mut Simulated, (i, memory): (usize, &Memory), seed: u64) -> (
 }
 
 fn is_tiled((spec, _): &Case) -> bool {
-    let Body::Stream(stream) = &spec.body else { return false };
+    matches!(&spec.body, Body::Stream(stream) if has_tiles(spec, stream))
+}
+
+/// Whether a stream is folded by matrix instructions.
+pub(super) fn has_tiles(spec: &KernelSpec, stream: &Stream) -> bool {
     Plan::of(spec, stream).is_some()
 }
 
