@@ -52,7 +52,7 @@ impl Bench {
         let mut device = self.open(&stages);
         println!("{}", device.describe());
         let bytes: u64 = if self.toy { 1 << 20 } else { 1 << 30 };
-        let (from, to) = (room(&mut *device, bytes), room(&mut *device, bytes));
+        let [from, to] = [(); 2].map(|()| room(&mut *device, Format::F32, bytes));
         let seconds = self.seconds(&mut *device, from, |d| d.copy((from, 0), (to, 0), bytes).expect("a copy"));
         let rate = 2.0 * bytes as f64 / seconds;
         println!("memory: {:.0} GB/s, read and written by copies of {} MiB\n", rate * 1e-9, bytes >> 20);
@@ -215,7 +215,7 @@ fn length(dim: Dim, tokens: u64) -> u64 {
     }
 }
 
-/// Memory of everything that a plan's kernels touch, full of ordinary numbers.
+/// Memory of everything that a plan's kernels touch, full of ordinary numbers, and of zeros where it is read as an index.
 struct Everything {
     of: HashMap<Arg, Memory>,
     tables: HashMap<Table, Memory>,
@@ -225,18 +225,19 @@ impl Everything {
     fn new(device: &mut dyn Device, plan: &Plan, tokens: u64) -> Everything {
         let length = |d: Dim| length(d, tokens);
         let mut of = HashMap::new();
-        let mut add = |arg: Arg, bytes: Option<u64>| {
-            of.insert(arg, room(device, bytes.expect("a size")));
+        let mut add = |arg: Arg, format: Format, bytes: Option<u64>| {
+            of.insert(arg, room(device, format, bytes.expect("a size")));
         };
         for (n, b) in plan.buffers.iter().enumerate() {
-            add(Arg::Buffer(n as u32), Storage::Dense { dims: b.dims.clone() }.bytes(b.format, length));
+            let bytes = Storage::Dense { dims: b.dims.clone() }.bytes(b.format, length);
+            add(Arg::Buffer(n as u32), b.format, bytes);
         }
         for (n, w) in plan.weights.iter().enumerate() {
-            add(Arg::Weight(n as u32), Some(w.bytes()));
+            add(Arg::Weight(n as u32), w.format, Some(w.bytes()));
         }
         for (n, c) in plan.caches.iter().enumerate() {
             let pages = tokens.div_ceil(llmc_artifact::plan::PAGE_TOKENS as u64);
-            add(Arg::Cache(n as u32), c.storage.bytes(c.format, length).map(|page| page * pages));
+            add(Arg::Cache(n as u32), c.format, c.storage.bytes(c.format, length).map(|page| page * pages));
         }
         let mut tables = HashMap::new();
         for table in device.kernels().iter().flat_map(|k| k.tables.clone()).collect::<Vec<_>>() {
@@ -256,10 +257,11 @@ impl Everything {
     }
 }
 
-/// Memory of [`numbers`].
-fn room(device: &mut dyn Device, bytes: u64) -> Memory {
+/// Memory of [`numbers`], or of zeros for ints.
+fn room(device: &mut dyn Device, format: Format, bytes: u64) -> Memory {
     let memory = device.allocate(bytes).unwrap_or_else(|e| panic!("{e}"));
-    let some = numbers((bytes as usize).min(1 << 24));
+    let length = (bytes as usize).min(1 << 24);
+    let some = if format == Format::I32 { vec![0; length] } else { numbers(length) };
     for at in (0..bytes).step_by(some.len().max(1)) {
         let count = (bytes - at).min(some.len() as u64) as usize;
         device.write(memory, at, &some[..count]).unwrap_or_else(|e| panic!("{e}"));
@@ -318,6 +320,7 @@ fn attention_text(heads: u64, size: u64, causal: bool) -> String {
     )
 }
 
+/// What is multiplied is made of two rows of a table: a product with one row would be a row of a table of products, computed at load.
 fn product_text(rows: u64, columns: u64) -> String {
     format!(
         "model bench for hf \"bench\" {{
@@ -325,7 +328,8 @@ fn product_text(rows: u64, columns: u64) -> String {
   seq t
   input tokens[t]: int < 8
   weight embed[v, m] = hf \"embed\", w[n, m] = hf \"w\"
-  output y[t, n] = sum[m](w * embed[v = tokens])
+  let x[t, m] = embed[v = tokens] * embed[v = (tokens + t) % 8]
+  output y[t, n] = sum[m](w * x)
 }}
 "
     )
