@@ -34,24 +34,29 @@ fn half(x: f32) -> [u8; 2] {
     ((bits >> 16 & 0x8000 | small) as u16).to_le_bytes()
 }
 
+/// The pages of keys and of values of so many tokens in f16, the last page first: keys in panels of 16 whose elements stand side
+/// by side, values row by row.
+fn cached(heads: usize, length: usize) -> [Vec<u8>; 2] {
+    let pages = length.div_ceil(PAGE);
+    let mut all = [(); 2].map(|()| vec![0; pages * heads * PAGE * SIZE * 2]);
+    for (key, head) in (0..length).flat_map(|key| (0..heads).map(move |head| (key, head))) {
+        let (page, slot) = (pages - 1 - key / PAGE, key % PAGE);
+        let base = (page * heads + head) * PAGE * SIZE;
+        for e in 0..SIZE {
+            let places = [base + slot / 16 * SIZE * 16 + e * 16 + slot % 16, base + slot * SIZE + e];
+            for (n, at) in places.into_iter().enumerate() {
+                all[n][2 * at..2 * at + 2].copy_from_slice(&half(element(n + 1, head, key, e)));
+            }
+        }
+    }
+    all
+}
+
 impl Attention {
     /// The last of `length` tokens, whose pages lie in reverse; `text` may be a changed kernel.
     pub fn new(text: &str, length: usize, seed: u64) -> Attention {
         let pages = length.div_ceil(PAGE);
-        let (mut keys, mut values) =
-            (vec![0; pages * HEADS * PAGE * SIZE * 2], vec![0; pages * HEADS * PAGE * SIZE * 2]);
-        for key in 0..length {
-            let (page, slot) = (pages - 1 - key / PAGE, key % PAGE);
-            for head in 0..HEADS {
-                let base = (page * HEADS + head) * PAGE * SIZE;
-                for e in 0..SIZE {
-                    let at = base + slot / 16 * SIZE * 16 + e * 16 + slot % 16;
-                    keys[2 * at..2 * at + 2].copy_from_slice(&half(element(1, head, key, e)));
-                    let at = base + slot * SIZE + e;
-                    values[2 * at..2 * at + 2].copy_from_slice(&half(element(2, head, key, e)));
-                }
-            }
-        }
+        let [keys, values] = cached(HEADS, length);
         let query = (0..HEADS * SIZE).flat_map(|i| (element(0, i / SIZE, 0, i % SIZE) / 8.0).to_le_bytes()).collect();
         let ints = |all: &[i32]| all.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>();
         let blocks: Vec<i32> = (0..pages as i32).rev().collect();

@@ -1,14 +1,12 @@
 //! Attention by matrix instructions as llmc emitted it, with its operands: a prompt's last tokens over all of its keys.
 
-use super::{element, half};
+use super::{PAGE, SIZE, cached, element};
 use llmc_ptx_sim::syntax::Module;
 use llmc_ptx_sim::{Counters, Fault, Kernel, Launch, Memory, Program};
 
 pub const TEXT: &str = include_str!("../ptx/attention_tiles.ptx");
 const HEADS: usize = 2;
 const QUERIES: usize = 4;
-const SIZE: usize = 128;
-const PAGE: usize = 64;
 /// Tokens that there are.
 const WORDS: usize = 8;
 /// Rows of a panel.
@@ -39,20 +37,7 @@ impl Tiles {
     /// Pages lie in reverse; `text` may be a changed kernel.
     pub fn new(text: &str, length: usize, rows: usize, seed: u64) -> Tiles {
         let pages = length.div_ceil(PAGE);
-        let (mut keys, mut values) =
-            (vec![0; pages * HEADS * PAGE * SIZE * 2], vec![0; pages * HEADS * PAGE * SIZE * 2]);
-        for key in 0..length {
-            let (page, slot) = (pages - 1 - key / PAGE, key % PAGE);
-            for head in 0..HEADS {
-                let base = (page * HEADS + head) * PAGE * SIZE;
-                for e in 0..SIZE {
-                    let at = base + slot / 16 * SIZE * 16 + e * 16 + slot % 16;
-                    keys[2 * at..2 * at + 2].copy_from_slice(&half(element(1, head, key, e)));
-                    let at = base + slot * SIZE + e;
-                    values[2 * at..2 * at + 2].copy_from_slice(&half(element(2, head, key, e)));
-                }
-            }
-        }
+        let [keys, values] = cached(HEADS, length);
         // One panel, whose last rows are no tokens.
         let row = |i: usize| if i % PANEL < WORDS { query(i % PANEL, i / PANEL) } else { 0.0 };
         let queries = (0..HEADS * QUERIES * SIZE * PANEL).flat_map(|i| row(i).to_le_bytes()).collect();
