@@ -3,9 +3,8 @@
 
 use super::denote::{Form, Shape};
 use super::rewrite::Rewriter;
-use crate::normal::Literal;
 use crate::rules::Law;
-use crate::stream::RATIOS;
+use crate::stream::{FLOOR, RATIOS};
 use llmc_artifact::{ReduceOp, ScalarOp, Value};
 
 fn is_power(op: ScalarOp) -> bool {
@@ -124,16 +123,8 @@ impl Rewriter {
     /// Whether a sum is that of `H(x)` for the x whose greatest value stands in the power that it is divided by.
     fn is_lowered_sum(&mut self, sum: Form, power: Form, lens: &[super::denote::Len]) -> bool {
         let Shape::Map(op, ys) = self.shape(power).clone() else { return false };
-        let reduction = match self.shape(ys[0]).clone() {
-            Shape::Map(ScalarOp::Max, xs) => {
-                let literal = |x: &&Form| matches!(self.shape(**x), Shape::Const(Literal::Real(_)));
-                xs.iter().find(|x| !literal(x)).copied()
-            }
-            _ => Some(ys[0]),
-        };
-        let Some(Shape::Fold(ReduceOp::Max, height, same, x)) = reduction.map(|r| self.shape(r).clone()) else {
-            return false;
-        };
+        let reduction = self.within_bounds(ys[0]);
+        let Shape::Fold(ReduceOp::Max, height, same, x) = self.shape(reduction).clone() else { return false };
         if same != lens {
             return false;
         }
@@ -142,6 +133,16 @@ impl Rewriter {
         let divided = self.map(ScalarOp::Recip, vec![power]);
         let body = self.product(vec![lowered, divided]);
         self.fold(ReduceOp::Sum, open, body) == sum
+    }
+
+    /// What literals hold finite: from above only those that are beyond every score.
+    fn within_bounds(&self, x: Form) -> Form {
+        let Shape::Map(op @ (ScalarOp::Max | ScalarOp::Min), xs) = self.shape(x) else { return x };
+        let bounds = |x: &Form| self.as_real(*x).is_some_and(|c| *op == ScalarOp::Max || c >= FLOOR);
+        match xs.iter().filter(|x| !bounds(x)).collect::<Vec<_>>()[..] {
+            [inner] => self.within_bounds(*inner),
+            _ => x,
+        }
     }
 
     /// A power beside its reciprocal is none.

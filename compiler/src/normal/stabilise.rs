@@ -20,7 +20,7 @@ struct Lowering {
     x: TermId,
     /// Those axes that x has.
     over: Axes,
-    /// The greatest x, held finite.
+    /// The greatest x, held finite from both sides.
     by: TermId,
 }
 
@@ -79,13 +79,19 @@ impl Terms {
                 return None;
             }
             let greatest = self.reduce(ReduceOp::Max, &over, x);
-            let floor = self.real(-FLOOR);
-            let by = self.map(ScalarOp::Max, vec![greatest, floor]);
+            let by = self.held_finite(greatest);
             let lowering = Lowering { op, x, over, by };
             // What would not be seen to be lowered would be lowered again.
             let lower = self.lower(x, &lowering);
             self.is_lowered(lower, &lowering.over).then_some(lowering)
         })
+    }
+
+    /// `min(max(x, -FLOOR), FLOOR)`: what is lowered by it is infinite only where it was before, and never undefined.
+    fn held_finite(&mut self, x: TermId) -> TermId {
+        let (least, most) = (self.real(-FLOOR), self.real(FLOOR));
+        let above = self.map(ScalarOp::Max, vec![x, least]);
+        self.map(ScalarOp::Min, vec![above, most])
     }
 
     /// H and x of `H(x)`; of `where(c, H(y), 0)`, which is `H(where(c, y, -inf))`; of a power read at another token.
@@ -243,7 +249,7 @@ impl Terms {
         }
     }
 
-    /// Whether `c * greatest` is the greatest value of `y` over some axes, but for a literal that holds it finite.
+    /// Whether `c * greatest` is the greatest value of `y` over some axes, but for literals that hold it finite.
     fn is_greatest(&mut self, greatest: TermId, c: f64, y: TermId, over: &Axes) -> bool {
         let y = match self.term(y).clone() {
             _ if c == 1.0 => y,
@@ -253,13 +259,21 @@ impl Terms {
             },
             _ => return false,
         };
-        let constant = |t: &Terms, x: TermId| matches!(t.term(x), Term::Const(_));
-        let reduction = match self.term(greatest) {
-            Term::Map(ScalarOp::Max, xs) if constant(self, xs[1]) => xs[0],
-            Term::Map(ScalarOp::Max, xs) if constant(self, xs[0]) => xs[1],
-            _ => greatest,
-        };
+        let reduction = self.within_bounds(greatest);
         over.is_subset(self.free(y)) && self.reduce(ReduceOp::Max, over, y) == reduction || self.is_among(y, reduction)
+    }
+
+    /// What literals hold finite: from below whatever they are, since what is lowered by more does not overflow either;
+    /// from above where they are beyond every score.
+    fn within_bounds(&self, x: TermId) -> TermId {
+        let Term::Map(op @ (ScalarOp::Max | ScalarOp::Min), xs) = self.term(x) else { return x };
+        let [a, b] = xs[..] else { return x };
+        let bounds = |x: TermId| self.as_real(x).is_some_and(|c| *op == ScalarOp::Max || c >= FLOOR);
+        match (bounds(a), bounds(b)) {
+            (_, true) => self.within_bounds(a),
+            (true, false) => self.within_bounds(b),
+            (false, false) => x,
+        }
     }
 
     /// Whether `y` is one of those that a reduction takes the greatest of, read at an index: the weights of chosen experts

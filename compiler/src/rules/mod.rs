@@ -93,7 +93,7 @@ laws! {
     /// A choice that is settled while the model is compiled is the branch that it takes.
     Choose Algebra Normalise "where(true, a, b) = a, where(c, a, a) = a" if "the condition is settled by bounds, and no axis is lost";
     /// Powers over their own sum are taken of what is lowered by its greatest value: a softmax and its logarithm are in range however they are written.
-    Stabilise Algebra Normalise "H(x) * g / S[a](H(x)) = H(x - m) * g / max(S[a](H(x - m)), 1), log(S[a](H(x))) = m + log(S[a](H(x - m))), m = max(max[a](x), -3e38)" if "H is one of the ratio table, x is the same up to the names of a, and is not lowered so already; g may be summed with H(x); where S[a] has other factors the division is by it alone";
+    Stabilise Algebra Normalise "H(x) * g / S[a](H(x)) = H(x - m) * g / max(S[a](H(x - m)), 1), log(S[a](H(x))) = m + log(S[a](H(x - m))), m = min(max(max[a](x), -3e38), 3e38)" if "H is one of the ratio table, x is the same up to the names of a, and is not lowered so already; g may be summed with H(x); where S[a] has other factors the division is by it alone";
     /// What a sum does not sum over leaves it: a row's scale is applied after its product.
     Hoist Algebra Normalise "S[a](f * g) = f * S[a](g)" if "f has none of the axes a, and no other reduction in g has all of f's";
     /// A sum of a sum is one sum over the axes of both.

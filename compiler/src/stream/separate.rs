@@ -5,9 +5,10 @@
 //! in what moves, and a polynomial moves by Taylor's formula, which ends: each of its terms is a power of the distance
 //! moved times a sum of lower degree, itself a state of the loop.
 
-use super::State;
+use super::{FLOOR, State};
 use super::ratio::{self, Ratio};
 use crate::alpha;
+use crate::normal::text::reachable;
 use crate::normal::{Literal, Term, TermId, Terms};
 use llmc_artifact::{ReduceOp, ScalarOp};
 use llmc_frontend::graph::Axes;
@@ -221,13 +222,28 @@ pub fn reaches_one(terms: &mut Terms, body: TermId, over: &Axes, scales: &[Moved
     let bounds = states.iter().filter(|s| matches!(s.op, ReduceOp::Max | ReduceOp::Min)).map(|s| (s.source, s.body));
     for (source, of) in bounds.collect::<Vec<_>>() {
         // Where x is the bound itself, the loop's own part and `by[y := x]` cancel.
-        let at_bound = alpha::replace(terms, moved.by, &HashMap::from([(source, of)]));
+        let by = alpha::replace(terms, moved.by, &held_finite(terms, moved.by, source));
+        let at_bound = alpha::replace(terms, by, &HashMap::from([(source, of)]));
         let opposite = alpha::negate(terms, at_bound);
         if holds(terms, moved.by, &[source]) && cancel_signs(terms, opposite) == own {
             return true;
         }
     }
     false
+}
+
+/// What holds a bound within [`FLOOR`] is the bound itself, at every score between.
+fn held_finite(terms: &Terms, by: TermId, bound: TermId) -> HashMap<TermId, TermId> {
+    let holds_it = |x: &TermId| {
+        let Term::Map(op, xs) = terms.term(*x) else { return false };
+        let beyond = |x: &TermId| match op {
+            ScalarOp::Min => alpha::as_real(terms, *x).is_some_and(|c| c >= FLOOR),
+            ScalarOp::Max => alpha::as_real(terms, *x).is_some_and(|c| c <= -FLOOR),
+            _ => false,
+        };
+        xs.contains(&bound) && xs.iter().any(beyond)
+    };
+    reachable(terms, [by]).into_iter().filter(holds_it).map(|x| (x, bound)).collect()
 }
 
 /// A product without pairs of -1.

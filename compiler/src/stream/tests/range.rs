@@ -113,6 +113,39 @@ fn plus_infinity_stays_in_the_rows_that_see_it() {
     }
 }
 
+/// Scores of plus infinity where the text shifts nothing: its logarithm is infinite and every share but theirs is zero,
+/// which the shift must not turn into something undefined.
+#[test]
+fn plus_infinity_without_a_shift_means_what_the_text_says() {
+    for mask in ["s <= t", "s <= t and t - s < 6"] {
+        let bodies = [
+            format!("  output y[t] = log(sum[s](where({mask}, exp(a), 0)))"),
+            format!("  output y[t] = 0.5 * log2(sum[s](exp2(where({mask}, a, -inf))))"),
+        ];
+        for body in bodies {
+            let mut made = text(&body);
+            made.given = |name, at| match (name, at[0]) {
+                ("c", 17) => Some(f64::INFINITY),
+                ("c", 0 | 16 | 21) => Some(f64::NEG_INFINITY),
+                _ => None,
+            };
+            let want = agrees(&made, &made, 1e-4, &body);
+            let last = if mask.contains("< 6") { 22 } else { 39 };
+            let infinite = |(t, x): (usize, &f64)| match t {
+                0 => *x == f64::NEG_INFINITY,
+                17.. if t <= last => *x == f64::INFINITY,
+                _ => x.is_finite(),
+            };
+            assert!(want[0].iter().enumerate().all(infinite), "{body}: {:?}", want[0]);
+        }
+    }
+    let shares = "  output y[t, e] = exp(u) / sum[e](exp(u))";
+    let mut made = text(shares);
+    made.given = |name, at| (name == "u" && at == [3, 7]).then_some(f64::INFINITY);
+    let want = agrees(&made, &made, 1e-5, shares);
+    assert!(want[0][7 * 5..8 * 5].iter().enumerate().all(|(e, x)| if e == 3 { x.is_nan() } else { *x == 0.0 }));
+}
+
 /// Values below the smallest normal number, and scores that are products of such.
 #[test]
 fn subnormal_scores_and_values_are_numbers() {
