@@ -67,6 +67,39 @@ fn a_dropped_barrier_is_a_race() {
     assert_eq!(fault.kernel, "reduce");
 }
 
+/// All threads of two warps read what one of them then replaces. Its own warp has met since, the other one has not.
+#[test]
+fn readers_of_another_warp_are_remembered_beside_those_of_the_writer_s() {
+    let kernel = |order: &str| {
+        format!(
+            ".version 7.0 .target sm_80 .address_size 64
+            .visible .entry again(.param .u64 out) {{
+                .reg .b32 %r<4>; .reg .b64 %rd<4>; .reg .pred %p<2>; .shared .align 4 .b8 one[4];
+                mov.u32 %r1, %tid.x; setp.ne.u32 %p1, %r1, 0;
+                @!%p1 st.shared.u32 [one], 7;
+                bar.sync 0;
+                ld.shared.u32 %r2, [one];
+                {order}
+                @!%p1 st.shared.u32 [one], 8;
+                ld.param.u64 %rd1, [out]; mul.wide.u32 %rd2, %r1, 4; add.u64 %rd1, %rd1, %rd2;
+                st.global.u32 [%rd1], %r2; ret; }}"
+        )
+    };
+    for (order, found) in [("bar.sync 0;", None), ("bar.warp.sync -1;", Some(FaultKind::Race))] {
+        for seed in 0..4 {
+            let mut memory = Memory::new();
+            let text = kernel(order);
+            let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}"));
+            let program = Program::load(module, &mut memory).unwrap();
+            let kernel = program.kernel("again").unwrap();
+            let out = memory.allocate("out", 4 * 64);
+            let params = kernel.pack(&[out]).unwrap();
+            let launch = Launch { seed, ..Launch::new([1, 1, 1], [64, 1, 1], params) };
+            assert_eq!(kernel.launch(&mut memory, &launch).err().map(|f| f.kind), found, "{order}, seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn a_remainder_off_by_one_is_out_of_bounds() {
     let (fault, _) = fault("setp.ge.u32 \t%p1, %r4, %r5;", "setp.gt.u32 \t%p1, %r4, %r5;");

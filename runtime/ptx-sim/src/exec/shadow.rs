@@ -61,7 +61,7 @@ impl Record {
     }
 }
 
-/// The last write of a byte and two reads by different threads that nothing ordered yet.
+/// The last write of a byte and two reads by different threads, of different warps if there are, that nothing ordered yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cell {
     pub writer: Record,
@@ -181,9 +181,12 @@ impl Cell {
             return Err(who.race(what, self.writer));
         }
         let free = |r: Record| who.order.before(r, who.lane);
-        if free(self.readers[0]) {
+        let [first, second] = self.readers;
+        // Whoever writes next is unordered with one of two warps; two lanes of its own it may have met.
+        let tells_more = second.unit() == first.unit() && mine.unit() != first.unit();
+        if free(first) {
             self.readers[0] = mine;
-        } else if free(self.readers[1]) {
+        } else if free(second) || tells_more {
             self.readers[1] = mine;
         }
         Ok(())
