@@ -3,7 +3,7 @@
 //! Blocks are one-dimensional, so that a thread's lane follows from its index. Every exchange names the whole warp: it may
 //! not stand where some lanes are absent.
 
-use super::{Emitter, Ty, Val};
+use super::{Cmp, Emitter, Ty, Val};
 
 /// Threads of a warp.
 pub const WARP: u32 = 32;
@@ -23,9 +23,18 @@ impl<'c> Emitter<'c> {
         self.lshr(self.thread_index32(), self.int32(WARP.trailing_zeros() as i32))
     }
 
-    /// The value of the lane whose number differs in the bits of `mask`: an `f32` or `i32`.
+    /// The value of the lane whose number differs in the bits of `mask`. Lanes exchange 32 bits at a time.
     pub fn exchange(&self, v: Val<'c>, mask: u32) -> Val<'c> {
-        self.shuffled("bfly", v, self.int32(mask as i32))
+        match v.ty() {
+            Ty::I1 => self.compare(Cmp::Ne, self.exchange(self.zext(v, Ty::I32), mask), self.int32(0)),
+            Ty::I8 => self.trunc(self.exchange(self.zext(v, Ty::I32), mask), Ty::I8),
+            Ty::I64 => {
+                let halves = [v, self.lshr(v, self.int(32))].map(|half| self.trunc(half, Ty::I32));
+                let [low, high] = halves.map(|half| self.zext(self.exchange(half, mask), Ty::I64));
+                self.or(low, self.shl(high, 32))
+            }
+            _ => self.shuffled("bfly", v, self.int32(mask as i32)),
+        }
     }
 
     /// The value of a lane: an `f32` or `i32`.
@@ -55,11 +64,6 @@ impl<'c> Emitter<'c> {
         }
         v
     }
-
-    /// Waits for the lanes of this warp; what they wrote to shared memory is visible to each other after it.
-    pub fn warp_barrier(&self) {
-        self.target_intrinsic("llvm.nvvm.bar.warp.sync", &[self.int32(ALL)]);
-    }
 }
 
 #[cfg(test)]
@@ -85,5 +89,26 @@ mod tests {
         assert_eq!(words(&out[2]), want);
         let want: Vec<u32> = (0..64).map(|i| ((i / 32 * 132 + 31 - i % 32) as f32).to_bits()).collect();
         assert_eq!(words(&out[3]), want);
+    }
+
+    /// Long integers in two halves, bytes and truth values in a word each.
+    #[test]
+    fn lanes_exchange_values_of_other_widths() {
+        let input: Vec<u8> = (0..32).flat_map(|i: i64| (i * 0x1_0000_0007 - 9).to_le_bytes()).collect();
+        let (out, _) = run_block(32, 0, &[input, vec![0; 8 * 32], vec![0; 4 * 32], vec![0; 4 * 32]], |e, p| {
+            let thread = e.thread_index();
+            let x = e.load(Ty::I64, 1, e.element(p[0], Ty::I64, thread));
+            e.store(e.element(p[1], Ty::I64, thread), e.fold_warp(x, 16, |a, b| e.max(a, b)));
+            let byte = e.exchange(e.trunc(x, Ty::I8), 3);
+            e.store(e.element(p[2], Ty::I32, thread), e.zext(byte, Ty::I32));
+            let small = e.compare(Cmp::Lt, e.lane_index(), e.int32(5));
+            let any = e.fold_warp(small, 4, |a, b| e.or(a, b));
+            e.store(e.element(p[3], Ty::I32, thread), e.zext(any, Ty::I32));
+        });
+        let number = |i: i64| i * 0x1_0000_0007 - 9;
+        let longs: Vec<i64> = out[1].chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap())).collect();
+        assert_eq!(longs, (0..32).map(|i| number(i / 16 * 16 + 15)).collect::<Vec<_>>());
+        assert_eq!(words(&out[2]), (0..32).map(|i| number(i ^ 3) as u8 as u32).collect::<Vec<_>>());
+        assert_eq!(words(&out[3]), (0..32).map(|i| (i < 8) as u32).collect::<Vec<_>>());
     }
 }

@@ -5,8 +5,8 @@
 //! in what moves, and a polynomial moves by Taylor's formula, which ends: each of its terms is a power of the distance
 //! moved times a sum of lower degree, itself a state of the loop.
 
-use super::{FLOOR, State};
 use super::ratio::{self, Ratio};
+use super::{FLOOR, State};
 use crate::alpha;
 use crate::normal::text::reachable;
 use crate::normal::{Literal, Term, TermId, Terms};

@@ -2,7 +2,7 @@
 
 use crate::kernel::KernelSpec;
 use crate::kernel::abi::Abi;
-use crate::llvm::{Args, Cmp, Emitter, Lane, Param, Scope, Ty, Val};
+use crate::llvm::{Args, Cmp, Emitter, Lane, Param, Scope, Ty, Val, WARP};
 use llmc_artifact::Dim;
 use std::cell::Cell;
 
@@ -139,13 +139,18 @@ impl<'a, 'c> Entry<'a, 'c> {
         self.used.set(at);
     }
 
+    /// Warps of a block that share its work.
+    pub fn warps(&self) -> u32 {
+        self.threads / WARP
+    }
+
     /// Runs `body` for `0..count`, dealt out to the block's threads.
     pub fn for_each(&self, count: Val<'c>, body: impl FnOnce(Val<'c>)) {
         self.emitter.repeat(self.thread, count, self.threads as i64, body);
     }
 
-    /// Folds one value of every thread, in an order that is always the same; every thread gets the result. `array`
-    /// holds one value per thread and is free again afterwards.
+    /// Folds one value of every thread, in an order that is always the same; every thread gets the result. `array` has room for
+    /// a value of every warp, and is free again once the threads have met after this.
     pub fn fold_threads(
         &self,
         array: Val<'c>,
@@ -153,20 +158,11 @@ impl<'a, 'c> Entry<'a, 'c> {
         combine: impl Fn(Val<'c>, Val<'c>) -> Val<'c>,
     ) -> Val<'c> {
         let (e, ty) = (self.emitter, value.ty());
-        let mine = e.element(array, ty, self.thread);
-        e.store(mine, value);
+        let found = e.fold_warp(value, WARP, &combine);
+        let leads = e.compare(Cmp::Eq, e.lane_index(), e.int32(0));
+        e.when(leads, || e.store(e.element(array, ty, e.zext(e.warp_index(), Ty::I64)), found));
         e.barrier();
-        let mut half = self.threads as i64 / 2;
-        while half > 0 {
-            e.when(e.compare(Cmp::Lt, self.thread, e.int(half)), || {
-                let other = e.element(array, ty, e.add(self.thread, e.int(half)));
-                e.store(mine, combine(e.load(ty, 1, mine), e.load(ty, 1, other)));
-            });
-            e.barrier();
-            half /= 2;
-        }
-        let result = e.load(ty, 1, array);
-        e.barrier();
-        result
+        let of_warp = |w: u32| e.load(ty, 1, e.element(array, ty, e.int(w as i64)));
+        (1..self.warps()).fold(of_warp(0), |found, w| combine(found, of_warp(w)))
     }
 }

@@ -69,10 +69,10 @@ impl<'a, 'c> Ring<'a, 'c> {
         self.e.wait_phase(turn.free, self.e.xor(turn.parity, self.e.int32(1)));
     }
 
-    /// This warp is done with a stage: one arrival.
+    /// This warp is done with a stage: one arrival. All lanes have waited for products of what they read there, which they
+    /// do as one.
     pub fn release(&self, turn: &Turn<'c>) {
         let e = self.e;
-        e.warp_barrier();
         e.when(e.compare(Cmp::Eq, e.lane_index(), e.int32(0)), || e.arrive(turn.free));
     }
 }

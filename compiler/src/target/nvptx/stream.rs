@@ -1,10 +1,9 @@
 //! The stream family: by matrix instructions where the stream has a place for them (`plan`), else a block of threads for every
 //! point of the parallel axes.
 //!
-//! In the general form that stands here
-//! //! The innermost folded axis is cut into blocks of one index per thread, at multiples of the number of threads. Each
-//! thread computes the inner products of its own index; a state without axes is folded over the threads in a fixed
-//! tree, a state with axes by threads that own its elements and visit the block's indices in order.
+//! In the general form, which stands here, the innermost folded axis is cut into blocks of one index per thread, at multiples of
+//! the number of threads. Each thread computes the inner products of its own index; a state without axes is folded over
+//! the threads in a fixed tree, a state with axes by threads that own its elements and visit the block's indices in order.
 
 mod block;
 mod finish;
@@ -16,18 +15,22 @@ mod rows;
 mod together;
 
 use super::abi::{Entry, Threads};
-use super::stores::{points, store_points};
+use super::stores::{points, store_points, width_of};
 use super::tuning::{GROUP_HELPERS, GROUP_THREADS, KEPT_FACTOR, THREADS, Units};
 use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, KernelSpec, ResultRef, State, Store, Stream};
 use crate::llvm::{Cmp, Emitter, Lane, Precision, Results, Scope, Ty, Val};
+use crate::target::cpu::nest::roots;
 use crate::target::points::bind_point;
 use llmc_artifact::{Dim, ReduceOp, Type, Value};
+use std::cell::RefCell;
 
 /// A state's values in shared memory, row-major over its own axes.
 struct Slots<'c> {
     array: Val<'c>,
     /// The values before the current block, where a repair asks for them.
     old: Option<Val<'c>>,
+    /// What each warp found in the current block, of a state without axes.
+    found: Option<Val<'c>>,
     ty: Ty,
     count: u64,
 }
@@ -37,13 +40,11 @@ struct Fold<'s, 'e, 'c> {
     entry: &'s Entry<'e, 'c>,
     stream: &'s Stream,
     inner: AxisRef,
-    dots: Vec<Val<'c>>,
     kept: Vec<Option<Val<'c>>>,
     states: Vec<Slots<'c>>,
-    /// One value per thread.
-    spare: Val<'c>,
     /// For each state with axes, the parts of its body that do not vary along them.
-    parts: Vec<Vec<(ExprRef, Val<'c>, Ty)>>,
+    parts: Vec<Vec<Part<'c>>>,
+    meetings: Meetings,
 }
 
 /// A block of the innermost folded axis.
@@ -52,6 +53,53 @@ struct Block<'f, 's, 'e, 'c> {
     base: Val<'c>,
     /// Indices that count.
     valid: (Val<'c>, Val<'c>),
+    /// The dots at this thread's index, which no other thread reads.
+    dots: RefCell<Vec<Val<'c>>>,
+}
+
+/// Where all threads wait for each other, since some read what others made or replace what others read. They also do in every state
+/// without axes, whose values they fold together, and in one that has parts.
+struct Meetings {
+    /// Before the first block.
+    start: bool,
+    /// Before every block.
+    block: bool,
+    /// Before each state.
+    states: Vec<bool>,
+    /// Before the finish.
+    finish: bool,
+}
+
+impl Meetings {
+    fn of(spec: &KernelSpec, stream: &Stream, parts: &[Vec<Part>], keeps_factors: bool) -> Meetings {
+        let count = stream.states.len();
+        if each_alone(spec, stream, parts) {
+            return Meetings { start: false, block: false, states: vec![false; count], finish: false };
+        }
+        // Threads meet in it before it is replaced.
+        let inside = |i: usize| stream.states[i].axes.is_empty() || !parts[i].is_empty();
+        let reads: Vec<Vec<usize>> = stream.states.iter().map(|s| read_by(spec, stream, s)).collect();
+        let mut replaced: Vec<usize> = Vec::new();
+        let before = |i: usize| {
+            let meets = reads[i].iter().any(|r| replaced.contains(r));
+            if meets || inside(i) {
+                replaced.clear();
+            }
+            replaced.push(i);
+            meets
+        };
+        let states: Vec<bool> = (0..count).map(before).collect();
+        let met = |until: usize| (0..until).any(inside) || states[..until].contains(&true);
+        let times = (0..count).filter(|i| inside(*i)).count() + states.iter().filter(|m| **m).count();
+        // What is replaced at once may still be read for the block before.
+        let at_once = |i: usize| !inside(i) && !met(i) && reads[i + 1..].iter().any(|r| r.contains(&i));
+        // Of two meetings one stands between a read of what is kept for one block and its replacement for the next.
+        let block = times < 2 || (0..count).any(at_once);
+        let finish = replaced.iter().any(|i| !stored_by_its_own(spec, stream, *i));
+        // Where no block comes, what was there at the start is stored.
+        let initial = || !finish && (0..count).any(|i| !stored_by_its_own(spec, stream, i));
+        Meetings { start: initial() || keeps_factors && !block, block, states, finish }
+    }
 }
 
 fn kept_as(ty: Type) -> Ty {
@@ -151,9 +199,46 @@ pub fn emit(entry: &Entry, stream: &Stream, form: &Form) -> Vec<Dim> {
     }
 }
 
+/// What a thread keeps of a body for the others: the expression, its array, and how it is kept.
+type Part<'c> = (ExprRef, Val<'c>, Ty);
+
+/// Whether one thread folds and stores an element of every state without the others: where states are over the axes that they
+/// are stored over, and no body reads a state or has a part that is the same along those axes.
+fn each_alone(spec: &KernelSpec, stream: &Stream, parts: &[Vec<Part>]) -> bool {
+    let folds = |s: &State| !s.axes.is_empty() && read_by(spec, stream, s).is_empty();
+    let alone = stream.dots.is_empty() && parts.iter().all(Vec::is_empty) && stream.states.iter().all(folds);
+    alone && (0..stream.states.len()).all(|i| stored_by_its_own(spec, stream, i))
+}
+
+/// Whether each element of a state is stored by the thread that folds it, and none by another one.
+fn stored_by_its_own(spec: &KernelSpec, stream: &Stream, state: usize) -> bool {
+    let (own, number) = (&stream.states[state].axes, stream.dots.len() + state);
+    let own_alone = |(axes, stores): (&[AxisRef], &[Store])| {
+        let used = spec.exprs.reachable(&roots(stores));
+        let mut reads = used.iter().filter_map(|x| match &spec.exprs[*x] {
+            Expr::Result { result, moved } if result.0 as usize == number => Some(moved),
+            _ => None,
+        });
+        // A state without axes is the first thread's, and so is the only point of what is stored.
+        let same = if own.is_empty() { points(spec, axes) == Some(1) } else { own == axes };
+        reads.all(|moved| same && moved.is_empty() && width_of(spec, stores) == 1)
+    };
+    ends(stream).into_iter().all(own_alone)
+}
+
+/// The states whose values, new or old, another one's body or repair reads.
+fn read_by(spec: &KernelSpec, stream: &Stream, state: &State) -> Vec<usize> {
+    let roots: Vec<ExprRef> = state.repair.exprs().chain([state.body]).collect();
+    let of = |x: &ExprRef| match spec.exprs[*x] {
+        Expr::Result { result, .. } | Expr::Old(result) => (result.0 as usize).checked_sub(stream.dots.len()),
+        _ => None,
+    };
+    spec.exprs.reachable(&roots).iter().filter_map(of).collect()
+}
+
 /// A block of threads is one point of the parallel axes.
 fn emit_general(entry: &Entry, stream: &Stream) -> Vec<Dim> {
-    let (e, scope) = (entry.emitter, entry.scope());
+    let scope = entry.scope();
     let fold = Fold::new(entry, stream, &scope);
     let items: Vec<Dim> =
         stream.parallel.iter().map(|a| entry.spec.dim(*a).expect("emission: a stream parallel over keys")).collect();
@@ -161,7 +246,6 @@ fn emit_general(entry: &Entry, stream: &Stream) -> Vec<Dim> {
     let at = stream.parallel.iter().zip(&index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
     fold.where_in_range(&at, || {
         fold.start(&at);
-        e.barrier();
         fold.nest(&at, &stream.over);
         fold.finish(&at);
     });
@@ -216,7 +300,6 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         let inner = *stream.over.last().expect("emission: a stream folds over an axis");
         let threads = THREADS as u64;
         let ty = |e: ExprRef| kept_as(spec.exprs.0[e.0 as usize].1);
-        let dots = stream.dots.iter().map(|_| entry.shared(Ty::F32, threads)).collect();
         let kept = stream.dots.iter().map(|d| {
             let size = points(spec, &d.reduce).filter(|n| *n <= KEPT_FACTOR);
             size.map(|n| entry.shared(Ty::F32, n.max(1)))
@@ -227,7 +310,8 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         let states = stream.states.iter().enumerate().map(|(i, s)| {
             let count = points(spec, &s.axes).expect("emission: a state over an axis of unknown length").max(1);
             let old = is_old((stream.dots.len() + i) as u16).then(|| entry.shared(ty(s.body), count));
-            Slots { array: entry.shared(ty(s.body), count), old, ty: ty(s.body), count }
+            let found = s.axes.is_empty().then(|| entry.shared(ty(s.body), entry.warps() as u64));
+            Slots { array: entry.shared(ty(s.body), count), old, found, ty: ty(s.body), count }
         });
         let parts = stream.states.iter().map(|s| {
             let own = |x: ExprRef| s.axes.iter().any(|a| scope.depends_on(x, *a));
@@ -236,8 +320,10 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
             let found = if s.axes.is_empty() { Vec::new() } else { scope.largest_parts(s.body, wanted) };
             found.into_iter().map(|x| (x, entry.shared(ty(x), threads), ty(x))).collect()
         });
-        let (kept, states, parts) = (kept.collect(), states.collect(), parts.collect());
-        Fold { entry, stream, inner, dots, kept, states, spare: entry.shared(Ty::I64, threads), parts }
+        let (kept, parts): (Vec<_>, Vec<_>) = (kept.collect(), parts.collect());
+        let states = states.collect();
+        let meetings = Meetings::of(spec, stream, &parts, kept.iter().any(Option::is_some));
+        Fold { entry, stream, inner, kept, states, parts, meetings }
     }
 
     /// States at their initial values, left factors computed.
@@ -256,12 +342,21 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
                 });
             }
         }
+        self.meet(self.meetings.start);
+    }
+
+    /// All threads wait for each other where they have to.
+    fn meet(&self, have_to: bool) {
+        if have_to {
+            self.entry.emitter.barrier();
+        }
     }
 
     fn finish(&self, at: &Scope<'_, 'c>) {
         let (e, stream) = (self.entry.emitter, self.stream);
         let zero = e.int(0);
-        let results = Block { fold: self, base: zero, valid: (zero, zero) };
+        self.meet(self.meetings.finish);
+        let results = Block { fold: self, base: zero, valid: (zero, zero), dots: RefCell::default() };
         let at = at.with_results(&results);
         for (axes, stores) in ends(stream) {
             let count = points(self.entry.spec, axes).expect("emission: a finish over an unknown length");
@@ -288,7 +383,7 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
         }
         e.repeat(e.and(begin, e.int(-threads)), end, threads, |base| {
             let (first, end) = (e.max(base, begin), e.min(e.add(base, e.int(threads)), end));
-            let block = || Block { fold: self, base, valid: (first, end) }.fold_in(at);
+            let block = || Block { fold: self, base, valid: (first, end), dots: RefCell::default() }.fold_in(at);
             let Some(visit) = self.stream.visit else { return block() };
             let last = Lane::uniform(e.sub(end, e.int(1)));
             let ends = at.bind(visit.first, Lane::uniform(first)).bind(visit.last, last);
@@ -313,32 +408,20 @@ impl<'s, 'e, 'c> Fold<'s, 'e, 'c> {
 }
 
 impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
-    /// Dots at every thread's index, then the states one after another. Threads meet after each.
+    /// The dots at every thread's index, then the states one after another.
     fn fold_in(&self, at: &Scope<'_, 'c>) {
         let (fold, e) = (self.fold, at.emitter());
-        for (i, dot) in fold.stream.dots.iter().enumerate() {
-            e.when(self.counts(e), || {
-                let sum = self.dot(&self.mine(at), &dot.reduce, i, dot, e.f32(0.0));
-                e.store(e.element(fold.dots[i], Ty::F32, fold.entry.thread), sum);
-            });
-            self.where_idle(e, [(fold.dots[i], Ty::F32)]);
-        }
-        e.barrier();
+        fold.meet(fold.meetings.block);
+        let dots = fold.stream.dots.iter().enumerate();
+        let one = |(i, dot): (usize, &Dot)| {
+            let sum = || self.dot(&self.mine(at), &dot.reduce, i, dot, e.f32(0.0));
+            e.either(self.counts(e), sum, || e.f32(0.0))
+        };
+        self.dots.replace(dots.map(one).collect());
         for (i, state) in fold.stream.states.iter().enumerate() {
-            let slots = &fold.states[i];
-            if let Some(old) = slots.old {
-                fold.entry.for_each(e.int(slots.count as i64), |n| {
-                    e.store(e.element(old, slots.ty, n), e.load(slots.ty, 1, e.element(slots.array, slots.ty, n)));
-                });
-                e.barrier();
-            }
+            fold.meet(fold.meetings.states[i]);
             let scope = at.with_results(self);
-            if state.axes.is_empty() {
-                self.scalar_state(&scope, i, state)
-            } else {
-                self.array_state(&scope, i, state)
-            }
-            e.barrier();
+            if state.axes.is_empty() { self.scalar_state(&scope, i, state) } else { self.array_state(&scope, i, state) }
         }
     }
 
@@ -386,13 +469,14 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
         let (slots, ty) = (&fold.states[i], scope.spec().exprs.0[state.body.0 as usize].1);
         let identity = constant(e, slots.ty, state.op.identity(ty));
         let value = e.either(self.counts(e), || keep(&self.mine(scope), ty, state.body), || identity);
-        let block = fold.entry.fold_threads(fold.spare, value, |a, b| combine(e, state.op, a, b));
-        let mut running = e.load(slots.ty, 1, slots.array);
-        running = repaired(scope, state, slots.ty, running);
-        let next = combine(e, state.op, running, block);
-        // Everyone has read the running value, and the states that its repair reads, before one replaces it.
-        e.barrier();
-        e.when(e.compare(Cmp::Eq, fold.entry.thread, e.int(0)), || e.store(slots.array, next));
+        let found = slots.found.expect("emission: a state without axes is folded by warps");
+        let block = fold.entry.fold_threads(found, value, |a, b| combine(e, state.op, a, b));
+        e.when(e.compare(Cmp::Eq, fold.entry.thread, e.int(0)), || {
+            let old = e.load(slots.ty, 1, slots.array);
+            let running = repaired(scope, state, slots.ty, old);
+            e.store(slots.array, combine(e, state.op, running, block));
+            slots.old.into_iter().for_each(|place| e.store(place, old));
+        });
     }
 
     fn array_state(&self, scope: &Scope<'_, 'c>, i: usize, state: &State) {
@@ -407,12 +491,13 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
             }
         });
         self.where_idle(e, parts.iter().map(|(_, array, kept)| (*array, *kept)));
-        e.barrier();
+        fold.meet(!parts.is_empty());
         fold.entry.for_each(e.int(slots.count as i64), |n| {
             let at = bind_point(scope, &state.axes, n);
             let place = e.element(slots.array, slots.ty, n);
-            let mut running = e.load(slots.ty, 1, place);
-            running = repaired(&at, state, slots.ty, running);
+            let old = e.load(slots.ty, 1, place);
+            slots.old.into_iter().for_each(|array| e.store(e.element(array, slots.ty, n), old));
+            let running = repaired(&at, state, slots.ty, old);
             let folded = e.for_each(self.valid.0, self.valid.1, 1, &[running], |key, running| {
                 let one = at.bind(fold.inner, Lane::uniform(key));
                 let lane = Lane::uniform(e.sub(key, self.base));
@@ -429,10 +514,9 @@ impl<'f, 's, 'e, 'c> Block<'f, 's, 'e, 'c> {
 impl<'c> Results<'c> for Block<'_, '_, '_, 'c> {
     fn result(&self, scope: &Scope<'_, 'c>, result: ResultRef, moved: &[(AxisRef, Lane<'c>)]) -> Lane<'c> {
         let (fold, r) = (self.fold, result.0 as usize);
-        let Some(state) = r.checked_sub(fold.dots.len()) else {
-            let e = fold.entry.emitter;
-            let at = e.lane_sub(scope.axis(fold.inner), Lane::uniform(self.base), scope.width());
-            return e.load_elements(fold.dots[r], Ty::F32, at, scope.width());
+        let Some(state) = r.checked_sub(fold.stream.dots.len()) else {
+            // Where a state has axes, a dot is in one of its parts: each thread reads its own.
+            return Lane::uniform(self.dots.borrow()[r]);
         };
         let slots = &fold.states[state];
         fold.read(scope, slots.array, slots.ty, fold.slot(scope, &fold.stream.states[state].axes, moved))
@@ -440,7 +524,7 @@ impl<'c> Results<'c> for Block<'_, '_, '_, 'c> {
 
     fn old(&self, scope: &Scope<'_, 'c>, result: ResultRef) -> Lane<'c> {
         let fold = self.fold;
-        let state = result.0 as usize - fold.dots.len();
+        let state = result.0 as usize - fold.stream.dots.len();
         let slots = &fold.states[state];
         let array = slots.old.expect("emission: every old value that is read was foreseen");
         fold.read(scope, array, slots.ty, fold.slot(scope, &fold.stream.states[state].axes, &[]))

@@ -14,7 +14,8 @@ pub fn emit(entry: &Entry, topk: &TopK) -> Vec<Dim> {
     let items: Vec<Dim> = topk.parallel.iter().map(|a| dim(*a)).collect();
     let index = entry.item_index(&scope, &items);
     let at = topk.parallel.iter().zip(&index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
-    let best = entry.shared(Ty::I64, THREADS as u64);
+    // Two arrays in turn: a warp may still read the winner of one rank while another keeps what it found for the next.
+    let best = [(); 2].map(|()| entry.shared(Ty::I64, entry.warps() as u64));
     let (length, ranks) = (at.dim(dim(topk.axis)), at.dim(dim(topk.rank)));
     e.for_each(e.int(0), ranks, 1, &[e.int(i64::MAX)], |rank, last| {
         let mine = e.for_each(entry.thread, length, THREADS as i64, &[e.int(i64::MIN)], |i, found| {
@@ -23,7 +24,8 @@ pub fn emit(entry: &Entry, topk: &TopK) -> Vec<Dim> {
             let allowed = e.select(e.compare(Cmp::Lt, key, last[0]), key, e.int(i64::MIN));
             vec![e.max(found[0], allowed)]
         });
-        let winner = entry.fold_threads(best, mine[0], |a, b| e.max(a, b));
+        let odd = e.compare(Cmp::Eq, e.and(rank, e.int(1)), e.int(1));
+        let winner = entry.fold_threads(e.select(odd, best[1], best[0]), mine[0], |a, b| e.max(a, b));
         e.when(e.compare(Cmp::Eq, entry.thread, e.int(0)), || {
             let there = at.bind(topk.rank, Lane::uniform(rank));
             there.store_value(topk.operand, &topk.index, Lane::uniform(index_of(e, winner)));

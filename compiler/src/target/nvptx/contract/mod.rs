@@ -18,12 +18,13 @@ mod tests;
 mod warpgroups;
 
 use super::abi::{Entry, Threads};
+use super::stores::width_of;
 use super::tuning::{
     FEW_ROWS, FEW_THREADS, FEW_TOKENS, GROUP_HELPERS, GROUP_SUMS_BYTES, GROUP_THREADS, GROUP_TOKENS, MANY_ROWS,
     MANY_TOKENS, RESIDENT, SUMS_BYTES, THREADS, Units, WALKERS,
 };
 use crate::cost::Role;
-use crate::kernel::{AxisRef, Contract, Expr, KernelSpec, OperandRef, ResultRef, Segment};
+use crate::kernel::{AxisRef, Contract, Expr, ExprRef, KernelSpec, OperandRef, ResultRef, Segment};
 use crate::llvm::{Cmp, Emitter, Scope, Ty, Val};
 use crate::target::cpu::nest::roots;
 use groups::{Aim, Groups};
@@ -175,7 +176,8 @@ impl<'a, 'c> Kernel<'a, 'c> {
         });
     }
 
-    /// A group of rows for a tile of tokens: statistics, sums, then the epilogue.
+    /// A group of rows for a tile of tokens: statistics, sums, then the epilogue. The threads meet in `products` before sums are
+    /// kept, since some may still store those of the tile before, and after it.
     fn tile(
         &self,
         group: Val<'c>,
@@ -191,9 +193,10 @@ impl<'a, 'c> Kernel<'a, 'c> {
         let sums = Sums { segment, groups, array, stats, row, first_token, first };
         stats.compute(self, tile.first, count);
         products(&sums);
-        e.barrier();
+        if segment.products.is_empty() {
+            e.barrier();
+        }
         sums.store(self, count);
-        e.barrier();
     }
 
     /// A token that is generated alone has code of its own, which adds in the same order.
@@ -205,6 +208,13 @@ impl<'a, 'c> Kernel<'a, 'c> {
         let one = e.compare(Cmp::Eq, tile.rest, e.int(1));
         entry.alone(|| e.when(one, || few::products(self, group, Tile { room: 1, ..tile }, sums)));
         entry.alone(|| e.when(e.not(one), || few::products(self, group, tile, sums)));
+    }
+
+    /// Whether a thread that stores reads other sums than that of its own number.
+    fn reads_elsewhere(&self) -> bool {
+        let (exprs, stores) = (&self.entry.spec.exprs, &self.segment.stores);
+        let moved = |x: &ExprRef| matches!(&exprs[*x], Expr::Result { moved, .. } if !moved.is_empty());
+        width_of(self.entry.spec, stores) > 1 || exprs.reachable(&roots(stores)).iter().any(moved)
     }
 
     /// The statistics that the segment's stores read.

@@ -34,11 +34,16 @@ impl<'c> Stats<'c> {
         Stats { of, array, tokens }
     }
 
+    /// Whether there are none: then nobody meets to compute them.
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// Computes them for `count` tokens from `first` on. Another barrier must come before they are read.
     pub fn compute(&self, kernel: &Kernel<'_, 'c>, first: Val<'c>, count: Val<'c>) {
         let (entry, e) = (kernel.entry, kernel.e);
         let Some(array) = self.array else { return };
-        let warps = entry.threads / WARP;
+        let warps = entry.warps();
         let parts = entry.shared(Ty::F32, self.of.len() as u64 * (self.tokens * warps) as u64);
         let (warp, leads) = (e.zext(e.warp_index(), Ty::I64), e.compare(Cmp::Eq, e.lane_index(), e.int32(0)));
         for (i, stat) in self.of.iter().enumerate() {

@@ -64,7 +64,13 @@ pub(super) fn walk<'c>(
     let [work, help] = GROUP_REGISTERS;
     e.when(works, || {
         e.take_registers(work);
-        let products = |t: Tile<'c>, sums: &Sums<'_, 'c>| groups.multiply(t, sums);
+        let products = |t: Tile<'c>, sums: &Sums<'_, 'c>| {
+            if sums.stats.is_empty() {
+                e.barrier();
+            }
+            groups.multiply(t, sums);
+            e.barrier();
+        };
         e.among(entry.threads, || kernel.tiles(walker, |t| tile(t, &|sums| products(t, sums))));
     });
     e.when(e.not(works), || {

@@ -36,6 +36,8 @@ pub struct Memory<'c> {
     pub scalars: Vec<Option<Val<'c>>>,
     /// What right factors take, for the products' sums in the end.
     pub room: Val<'c>,
+    /// Bytes at its beginning that nobody reads any more once a thread has folded the last block.
+    pub spent: u64,
 }
 
 /// A state's values in a lane's registers.
@@ -298,7 +300,7 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         };
         let folded = [0, 1].map(|r| {
             let own = parts[r].iter().copied().reduce(join).expect("emission: a block has groups");
-            fold_row(e, own, join)
+            e.fold_warp(own, 4, join)
         });
         let Held::Scalar(old) = self.frame.held.borrow()[i].clone() else { panic!("emission: a state without axes") };
         let next = [0, 1].map(|r| {
@@ -409,22 +411,5 @@ fn body<'c>(scope: &Scope<'_, 'c>, ty: Type, expr: ExprRef) -> Val<'c> {
     match ty {
         Type::Real => scope.real(expr).value,
         Type::Int | Type::Bool => scope.value(expr, Precision::Single).value,
-    }
-}
-
-/// Folds a value of the four lanes that share a row.
-fn fold_row<'c>(e: &Emitter<'c>, v: Val<'c>, join: impl Fn(Val<'c>, Val<'c>) -> Val<'c>) -> Val<'c> {
-    match v.ty() {
-        Ty::F32 | Ty::I32 => e.fold_warp(v, 4, join),
-        Ty::I1 => {
-            let wide = |v: Val<'c>| e.zext(v, Ty::I32);
-            let truth = |v: Val<'c>| e.compare(Cmp::Ne, v, e.int32(0));
-            truth(e.fold_warp(wide(v), 4, |a, b| wide(join(truth(a), truth(b)))))
-        }
-        _ => [2, 1].into_iter().fold(v, |v, distance| {
-            let (low, high) = (e.trunc(v, Ty::I32), e.trunc(e.lshr(v, e.int(32)), Ty::I32));
-            let [low, high] = [low, high].map(|half| e.zext(e.exchange(half, distance), Ty::I64));
-            join(v, e.or(low, e.shl(high, 32)))
-        }),
     }
 }

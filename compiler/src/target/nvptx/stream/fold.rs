@@ -106,6 +106,10 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         let (e, entry, keys) = (self.entry.emitter, self.entry, self.shape.keys);
         let (memory, right) = self.memory();
         right.dots.iter().chain(&right.products).for_each(|t| t.clear(entry));
+        if right.dots.iter().any(RightTile::is_padded) {
+            // Copies come after the zeros around them. Threads meet before those for products.
+            e.barrier();
+        }
         self.fill_left(rows, &memory.left);
         let own = self.own_rows(rows);
         let held = Held::flat(&Held::start(self));
@@ -118,8 +122,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
                 let at = some.bind(self.plan.key, Lane::uniform(base));
                 tiles.iter().for_each(|t| t.copy(entry, by, &at, (base, run.end)));
             };
-            // What other threads wrote, or read for the run before.
-            e.barrier();
+            // Nobody reads the right factors of dots any more: threads have met since, in the last block of the run before.
             e.when(e.compare(Cmp::Lt, begin, run.end), || copy(&right.dots, begin));
             e.commit_copies();
             let carried: Vec<Val> = [begin].into_iter().chain(now.iter().copied()).collect();
@@ -189,7 +192,10 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     pub fn finish(&self, rows: &TileRows<'e, 'c>, memory: &Memory<'c>, last: &[Val<'c>]) {
         let (e, entry, stream) = (self.entry.emitter, self.entry, self.stream);
         let held = Held::of(self, last);
-        e.barrier();
+        if self.out_bytes() > memory.spent {
+            // Others still multiply with right factors of the last block where sums go.
+            e.barrier();
+        }
         let kept = self.keep(&held, memory);
         e.barrier();
         let out = (self.shape.rows(), kept.as_slice());
@@ -217,10 +223,13 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
             tiles.push(RightTile::new(pages, e.offset(room, e.int(at as i64)), shape.keys, padded));
             at += right::bytes(pages, shape.keys, padded);
         }
+        let dots = right::sized(self.plan, shape).take(self.plan.dots.len());
+        let spent = dots.map(|(p, padded)| right::bytes(p, shape.keys, padded)).sum();
         let products = tiles.split_off(self.plan.dots.len());
         let factors = products.iter().filter(|_| shape.sharers() > 1);
         let factors = factors.map(|t| LeftRows::new(entry, t.pages().precision(), shape.rows(), shape.keys)).collect();
-        (self.memory_with(left, factors, room), Right { dots: tiles, products })
+        // Threads have met since they multiplied with those of the dots.
+        (self.memory_with(left, factors, (room, spent)), Right { dots: tiles, products })
     }
 
     /// Left factors of the dots.
@@ -235,7 +244,12 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         products.map(|p| left::bytes(Precision::Split, self.shape.rows(), p.width)).sum()
     }
 
-    pub fn memory_with(&self, left: Vec<LeftRows<'c>>, factors: Vec<LeftRows<'c>>, room: Val<'c>) -> Memory<'c> {
+    pub fn memory_with(
+        &self,
+        left: Vec<LeftRows<'c>>,
+        factors: Vec<LeftRows<'c>>,
+        (room, spent): (Val<'c>, u64),
+    ) -> Memory<'c> {
         let (entry, shape) = (self.entry, self.shape);
         let sharers = shape.sharers();
         let parts = self.stream.states.iter().zip(&self.plan.states).map(|(state, kind)| match kind {
@@ -247,7 +261,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
             true => Some(entry.shared(self.kept_type(s.body), shape.rows())),
             false => None,
         });
-        Memory { left, factors, parts, scalars: scalars.collect(), room }
+        Memory { left, factors, parts, scalars: scalars.collect(), room, spent }
     }
 
     /// How a value is kept in shared memory.

@@ -96,10 +96,15 @@ impl<'p, 'c> RightTile<'p, 'c> {
         RightTile { pages, array, keys, bytes, lines: Lines::Turned(span), padded }
     }
 
-    /// Zeros where copies never write.
+    /// Whether there are places where copies never write.
+    pub fn is_padded(&self) -> bool {
+        self.padded > self.pages.width
+    }
+
+    /// Zeros in those.
     pub fn clear(&self, entry: &Entry<'_, 'c>) {
         let e = entry.emitter;
-        if self.padded > self.pages.width {
+        if self.is_padded() {
             let chunks = self.bytes / CHUNK as u64;
             entry.for_each(e.int(chunks as i64), |i| {
                 let at = e.offset(self.array, e.mul(i, e.int(CHUNK as i64)));

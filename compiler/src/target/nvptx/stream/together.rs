@@ -27,7 +27,8 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         let bytes = stage.max(self.out_bytes().div_ceil(STREAM_STAGES as u64));
         let ring = Ring::new(entry, STREAM_STAGES, bytes, (entry.helpers, entry.threads / WARP));
         let stages = |s: u32| ring.turn(e.int32(s as i32)).memory;
-        let memory = self.memory_with(left, Vec::new(), stages(0));
+        // The other warpgroup may be a block behind.
+        let memory = self.memory_with(left, Vec::new(), (stages(0), 0));
         let works = e.compare(Cmp::Lt, e.thread_index32(), e.int32(entry.threads as i32));
         e.when(works, || {
             for s in 0..STREAM_STAGES {

@@ -27,10 +27,13 @@ pub(super) fn products<'c>(kernel: &Kernel<'_, 'c>, group: Val<'c>, tile: Tile<'
     let (entry, e) = (kernel.entry, kernel.e);
     let panels = kernel.groups.panels();
     let at_once = panels.min(FEW_PANELS);
-    let warps = (entry.threads / WARP) as u64;
+    let warps = entry.warps() as u64;
     let rows = at_once * PANEL_LANES as u64;
     let parts = entry.shared(Ty::F32, warps * tile.room as u64 * rows);
     let warp = e.zext(e.warp_index(), Ty::I64);
+    // A token that is alone where a tile has room for more is the last one. Before another tile threads meet for its statistics.
+    let is_last_tile = tile.room == 1 && kernel.groups.tokens > 1;
+    let meets_next = is_last_tile || !sums.stats.is_empty();
     for product in 0..kernel.segment.products.len() {
         let (_, format) = kernel.weight(product);
         let lanes: Box<dyn Lanes<'c> + '_> = match format.is_quantised() {
@@ -67,7 +70,11 @@ pub(super) fn products<'c>(kernel: &Kernel<'_, 'c>, group: Val<'c>, tile: Tile<'
                 let to = e.add(sums.token_row(kernel, product, token), row);
                 e.store(e.element(sums.array, Ty::F32, to), whole);
             });
-            e.barrier();
+            // Parts are kept again for what comes next, or sums are read by others than those who made them.
+            let is_last = product + 1 == kernel.segment.products.len() && panels == at_once;
+            if kernel.reads_elsewhere() || !(is_last && meets_next) {
+                e.barrier();
+            }
         });
     }
 }

@@ -165,7 +165,7 @@ fn pass<'c>(
     for (slot, found) in slots.iter().zip(found.chunks(found.len() / PER_WARP)) {
         store_sums(kernel, slot, sums, found);
     }
-    // What the stages held is free again.
+    // Sums are kept, and what the stages held is free again.
     kernel.e.barrier();
 }
 

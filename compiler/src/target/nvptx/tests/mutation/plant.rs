@@ -30,13 +30,15 @@ pub struct Mutant {
     pub text: String,
 }
 
-/// The text with every bug that it can have, or, of more than `most` of a kind, with as many evenly spread ones.
+/// The text with every bug that it can have, or, of more than `most` of a kind, with as many evenly spread ones; of what keeps
+/// things in order always with all.
 pub fn mutants(text: &str, most: Option<usize>) -> Vec<Mutant> {
     let lines: Vec<&str> = text.lines().collect();
     let of = |bug: Bug| {
         let sites: Vec<(usize, String)> =
             lines.iter().enumerate().filter_map(|(i, line)| Some((i, planted(bug, line)?))).collect();
-        let (count, most) = (sites.len(), most.unwrap_or(usize::MAX).min(sites.len()));
+        let most = most.filter(|_| !matches!(bug, Bug::Barrier | Bug::Wait)).unwrap_or(usize::MAX);
+        let (count, most) = (sites.len(), most.min(sites.len()));
         // The middle of each of as many equal parts.
         let chosen: Vec<usize> = (0..most).map(|n| (2 * n + 1) * count / (2 * most)).collect();
         let one = |n: usize| {
@@ -162,10 +164,11 @@ fn lines_get_the_bugs_that_they_can_have() {
 
 #[test]
 fn bugs_are_spread_evenly() {
-    let text = "bar.sync 0;\n".repeat(10);
+    let text = "setp.lt.s32 %p1, %r1, %r2;\n".repeat(10);
     let lines =
         |most| mutants(&text, most).iter().map(|m| m.place.split(':').next().map(str::to_owned)).collect::<Vec<_>>();
     assert_eq!(lines(None).len(), 10);
     let some = |n: u32| Some(format!("line {n}"));
     assert_eq!(lines(Some(2)), [some(3), some(8)]);
+    assert_eq!(mutants(&"bar.sync 0;\n".repeat(10), Some(2)).len(), 10);
 }
