@@ -12,6 +12,11 @@ macro_rules! counters {
                 $(self.$name += other.$name;)*
             }
 
+            /// What came after the earlier of two readings.
+            pub fn since(&self, earlier: &Counters) -> Counters {
+                Counters { $($name: self.$name - earlier.$name,)* }
+            }
+
             /// Names and values, in the order of the fields.
             pub fn entries(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name)),*]
