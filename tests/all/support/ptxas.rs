@@ -1,4 +1,4 @@
-//! NVIDIA's assembler, where it is installed.
+//! NVIDIA's assembler, where it is installed. The bench on GPUs includes this file too.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -68,7 +68,9 @@ pub fn module<'k>(declarations: &str, kernels: impl IntoIterator<Item = &'k Kern
 /// `$PTXAS`, on the path, or where the tests' set-up puts it.
 pub fn find() -> Option<Ptxas> {
     let named = std::env::var_os("PTXAS").map(PathBuf::from);
-    let cached = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/llmc/cuda/nvidia/cu13/bin/ptxas"));
+    let cache = std::env::var_os("LLMC_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/llmc")));
+    let cached = cache.map(|c| c.join("cuda/nvidia/cu13/bin/ptxas"));
     [named, Some(PathBuf::from("ptxas")), cached].into_iter().flatten().find_map(|path| {
         let out = Command::new(&path).arg("--version").output().ok().filter(|out| out.status.success())?;
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
