@@ -1,4 +1,4 @@
-"""torch's figures for the shapes of benches/gpu.rs: fused attention, attention that stores its scores, and products.
+"""torch's figures for the shapes of benches/gpu: fused attention, attention that stores its scores, and products.
 
 Prints why and does nothing where there is no torch or no GPU.
 """
