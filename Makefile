@@ -4,7 +4,7 @@ export LLMC_CACHE ?= $(HOME)/.cache/llmc
 SMOLLM2 := $(LLMC_CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PROMPT  ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test test-ptxas test-mutations test-gpu bench-gpu bench bench-optimizer deps weights ptxas fmt lint
+.PHONY: demo test test-ptxas test-mutations test-gpu bench-gpu bench-counted bench bench-optimizer deps weights ptxas fmt lint
 
 demo: deps weights
 	cargo build --release --locked
@@ -33,6 +33,12 @@ bench: deps weights
 bench-gpu: deps
 	cargo bench --locked --bench gpu
 	python3 benches/gpu_peers.py
+
+# What can be said of the same kernels without a GPU: counts of the simulator, registers, occupancy. It takes eight minutes.
+# The simulator is optimised in a debug build too, and nothing is timed.
+bench-counted: deps ptxas
+	cargo bench --locked --profile dev --bench gpu -- --count --target sm_80
+	cargo bench --locked --profile dev --bench gpu -- --count --target sm_90a
 
 # What the optimizer takes for each block of the texts in models/: docs/performance.md.
 bench-optimizer: deps

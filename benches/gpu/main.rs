@@ -3,8 +3,15 @@
 //! `make bench-gpu`, or `cargo bench --bench gpu -- [--device cuda|sim] [--target sm_80|sm_90a]`. Without a GPU it says
 //! so and is done. On the simulator everything runs at toy sizes, so that the bench itself is tested: its seconds mean
 //! nothing there. `benches/gpu_peers.py` prints torch's figures for the same shapes.
+//!
+//! With `--count` (`make bench-counted`) nothing is timed and no GPU is needed: [`counted`].
 
+mod counted;
+mod counting;
+mod occupancy;
 mod operands;
+#[path = "../../tests/all/support/ptxas.rs"]
+mod ptxas;
 mod shapes;
 
 use llmc::{DeviceKind, Session};
@@ -22,6 +29,9 @@ fn main() {
         args.next().and_then(|_| args.next())
     };
     let target = option("--target").unwrap_or("sm_80".into());
+    if std::env::args().any(|a| a == "--count") {
+        return counted::print(&target);
+    }
     let simulated = option("--device").as_deref() == Some("sim");
     let kind = if simulated { DeviceKind::Sim } else { DeviceKind::Cuda { ordinal: 0 } };
     if let Err(e) = device::check(kind) {

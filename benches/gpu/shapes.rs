@@ -72,6 +72,7 @@ pub fn product_text(rows: u64, columns: u64) -> String {
 }
 
 /// The sizes of a llama.
+#[derive(Clone)]
 pub struct Llama {
     pub name: &'static str,
     pub vocab: u64,
@@ -120,6 +121,12 @@ impl Llama {
         let checkpoint = self.described().stored_in(Format::BF16);
         let (file, text) = select_model(MODELS.iter().copied(), &checkpoint).expect("a text fits");
         pipeline::run(model(compile_text(file, text, Some(&checkpoint))), options).expect("a llama")
+    }
+
+    /// Bytes of the checkpoint that a token needs: of the table of tokens a row is read, which does not count.
+    pub fn bytes(&self) -> u64 {
+        let all: usize = self.tensors().iter().map(|(_, shape)| tensor_bytes(shape)).sum();
+        all as u64 - 2 * self.vocab * self.model
     }
 
     /// An engine on a device with the stages' code, and the bytes of weights that a token reads.

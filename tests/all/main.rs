@@ -15,6 +15,7 @@ mod hygiene;
 mod latent;
 mod laws;
 mod looking;
+mod occupancy;
 mod oracle;
 mod problems;
 mod ptx;
