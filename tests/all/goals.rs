@@ -22,13 +22,14 @@
 use super::fused::{renamed, weight_facts};
 use super::support::goal::{GoalCase, Section, lets, load, names};
 use llmc_artifact::{Format, Type};
-use llmc_compiler::choose::{Chosen, choose};
+use llmc_compiler::choose::{Chosen, choose, optimise};
 use llmc_compiler::cost::Role;
 use llmc_compiler::egraph::form::{Among, Form};
-use llmc_compiler::egraph::{BlockFacts, Optimized, optimize};
+use llmc_compiler::egraph::Optimized;
 use llmc_compiler::group::{Facts, Fused, Machine, fused_text};
 use llmc_compiler::kernel::lower::lower;
 use llmc_compiler::normal::to_graph::to_graph;
+use llmc_compiler::rules::Laws;
 use llmc_compiler::plan::CachedValue;
 use llmc_frontend::compile_text;
 use llmc_frontend::graph::{Axes, AxisTable, Block, Model, Verified};
@@ -159,11 +160,17 @@ fn compiled(text: &str, what: &str) -> Verified<Model> {
     model
 }
 
+/// What is known of a model whose matrices are stored so.
+fn facts(model: &Model, format: Format) -> Facts {
+    let (cache, activations, machine) = (Format::F16, Format::F32, Machine::default());
+    let weights = weight_facts(model, 0, format);
+    Facts { weights, picked: false, cache, activations, machine, role: Role::Prefill }
+}
+
 impl Made {
     fn new(text: &str, format: Format, what: &str) -> Made {
         let model = compiled(text, what);
-        let quantised = weight_facts(&model, 0, format).iter().map(|w| w.format.is_quantised()).collect();
-        let optimised = optimize(&model.blocks[0], &model.axes, &BlockFacts { quantised, ..BlockFacts::default() });
+        let optimised = optimise(&model.blocks[0], &model.axes, &facts(&model, format), Laws::default());
         assert!(optimised.saturation.saturated, "{what}: a limit was reached");
         Made { what: what.to_owned(), model, format, optimised }
     }
@@ -178,10 +185,7 @@ impl Made {
     }
 
     fn stage(&self, stage: &str) -> String {
-        let weights = weight_facts(&self.model, 0, self.format);
-        let (cache, activations) = (Format::F16, Format::F32);
-        let (machine, role) = (Machine::default(), Role::Prefill);
-        let facts = Facts { weights, picked: false, cache, activations, machine, role };
+        let facts = facts(&self.model, self.format);
         let Chosen { prefill, decode, .. } =
             choose(&self.optimised, &facts).unwrap_or_else(|e| panic!("{}: {e}", self.what));
         let decode = decode.unwrap_or_else(|| prefill.clone());

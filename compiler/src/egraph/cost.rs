@@ -321,7 +321,10 @@ impl<'a> Pricing<'a> {
         let machine = &self.subject.machine;
         let (mut bytes, mut kind) = (0.0, Arithmetic::F32);
         for x in factors {
-            let (of, element, quantised) = self.weight(*x);
+            let (of, mut element, quantised) = self.weight(*x);
+            if !quantised && element < PLAIN && self.is_computed_with(*x, factors, bound) {
+                element = PLAIN;
+            }
             bytes += of * element;
             if quantised {
                 kind = Arithmetic::Int8;
@@ -333,6 +336,19 @@ impl<'a> Pricing<'a> {
         let operations = self.points(&fact.axes.union(bound)) * factors.len() as f64;
         let computing = operations / machine.rate(kind);
         computing.max(machine.from_memory(bytes)) + self.stored(&fact.axes)
+    }
+
+    /// Whether a weight is multiplied with others at load, and then has four bytes. A vector along what is summed goes with the
+    /// activation instead, which other products share; scaled by a literal it would make another one.
+    fn is_computed_with(&self, weight: Id, factors: &[Id], bound: &Axes) -> bool {
+        let at_load = |x: Id| self.egraph[x].data.weight_only;
+        let literal = |x: Id| at_load(x) && self.egraph[x].data.axes.is_empty();
+        let is_scaled = |n: &Node| n.head == Head::Product && n.children.iter().any(|x| literal(*x));
+        let goes = |x: Id| {
+            let axes = &self.egraph[x].data.axes;
+            !axes.is_empty() && axes.is_subset(bound) && !self.egraph[x].nodes.iter().any(is_scaled)
+        };
+        factors.iter().any(|x| *x != weight && at_load(*x) && !goes(*x))
     }
 
     /// How many elements of a weight a factor is, the bytes of each, and whether it is quantised. A weight that is

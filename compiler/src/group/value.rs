@@ -11,7 +11,7 @@ use crate::alpha;
 use crate::causality::{self, Sight};
 use crate::normal::{Term, TermId, Terms};
 use crate::stream::{self, State, Stream};
-use llmc_artifact::{Format, ScalarOp, SeqId, Type};
+use llmc_artifact::{DType, Format, ScalarOp, SeqId, Type};
 use llmc_frontend::graph::{Axes, AxisId, Extent};
 use std::collections::{BTreeSet, HashMap};
 
@@ -627,7 +627,8 @@ impl Former<'_> {
         let at = weights.iter().position(|w| *w == main)?;
         for w in weights.into_iter().enumerate().filter(|(i, _)| *i != at).map(|(_, w)| w) {
             let inside = self.terms.free(w).is_subset(&bound);
-            if inside && blocks.is_some() { rest.push(w) } else { packed.push(w) }
+            let along = inside && !self.terms.free(w).is_empty();
+            if inside && blocks.is_some() || along && self.is_short(main) { rest.push(w) } else { packed.push(w) }
         }
         let format = match (blocks, &packed[..]) {
             (Some(format), [_]) => format,
@@ -672,6 +673,13 @@ impl Former<'_> {
         let order = self.weight_order(weight);
         let (reduce, axes) = order.into_iter().partition(|a| reduce.contains(*a));
         Some(Candidate { term: r, weight, format, activation, reduce, axes })
+    }
+
+    /// Whether a weight's elements are shorter in the file than what is computed at load: they stay as they are, and factors along
+    /// the reduced axes go with the activation, or the weight would be twice as many bytes.
+    fn is_short(&self, weight: TermId) -> bool {
+        let format = weight_leaf(&self.terms, weight).map(|(slot, _)| self.facts.weights[slot as usize].format);
+        matches!(format.and_then(Format::plain), Some(DType::F16 | DType::BF16))
     }
 
     /// The block format in which a weight can stay: it is a slot of the file, whole rows of which lie along the
