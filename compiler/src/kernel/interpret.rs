@@ -25,7 +25,11 @@ pub struct Memory {
 impl Memory {
     /// A length.
     pub fn dim(&self, dim: Dim) -> u64 {
-        dim.as_const().unwrap_or_else(|| self.dims[&dim])
+        match dim {
+            Dim::Const(n) => n,
+            Dim::Tiles(s, each, size) => (self.dim(Dim::Rows(s)) * each as u64).div_ceil(size as u64),
+            other => self.dims[&other],
+        }
     }
 }
 

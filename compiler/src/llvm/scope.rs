@@ -273,8 +273,13 @@ impl<'a, 'c> Scope<'a, 'c> {
 
     /// A length of the step.
     pub fn dim(&self, dim: Dim) -> Val<'c> {
+        let e = self.emitter;
         if let Dim::Const(n) = dim {
-            return self.emitter.int(n as i64);
+            return e.int(n as i64);
+        }
+        if let Dim::Tiles(s, each, size) = dim {
+            let rows = e.mul(self.dim(Dim::Rows(s)), e.int(each as i64));
+            return e.div(e.add(rows, e.int(size as i64 - 1)), e.int(size as i64));
         }
         let found = self.args.dims.iter().find(|(d, _)| *d == dim);
         found.unwrap_or_else(|| panic!("emission: `{}` does not take the length {dim}", self.spec.name)).1

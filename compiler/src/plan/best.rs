@@ -56,9 +56,13 @@ impl Shape {
             Dim::Picked(s) if grows(s) => KernelExtent::Picked(s),
             Dim::Rows(s) if grows(s) => KernelExtent::Rows(s),
             Dim::Picked(_) | Dim::Rows(_) => return None,
-            Dim::Const(_) | Dim::Blocks(_) | Dim::Tokens(_) | Dim::Pages(_) | Dim::Sequences | Dim::Parts(..) => {
-                return None;
-            }
+            Dim::Const(_)
+            | Dim::Blocks(_)
+            | Dim::Tokens(_)
+            | Dim::Pages(_)
+            | Dim::Sequences
+            | Dim::Parts(..)
+            | Dim::Tiles(..) => return None,
         };
         Some(Shape { buffer, rows, extent, length })
     }

@@ -27,6 +27,9 @@ pub enum Dim {
     Sequences,
     /// Runs of so many tokens, from a sequence's first on, that hold the longest sequence of the batch.
     Parts(SeqId, u32),
+    /// Tiles that hold the tokens of sequence `t` in this step, each of which takes so many rows (the first number), of so many rows
+    /// each (the second).
+    Tiles(SeqId, u32, u32),
 }
 
 impl Dim {
@@ -40,7 +43,8 @@ impl Dim {
             | Dim::Tokens(_)
             | Dim::Pages(_)
             | Dim::Sequences
-            | Dim::Parts(..) => None,
+            | Dim::Parts(..)
+            | Dim::Tiles(..) => None,
         }
     }
 }
@@ -56,6 +60,7 @@ impl fmt::Display for Dim {
             Dim::Pages(s) => write!(f, "pages{}", s.0),
             Dim::Sequences => write!(f, "sequences"),
             Dim::Parts(s, n) => write!(f, "parts{} of {n}", s.0),
+            Dim::Tiles(s, each, n) => write!(f, "rows{} * {each} / {n}", s.0),
         }
     }
 }

@@ -77,6 +77,10 @@ impl Plan {
                 check(n > 0, &part, "parts of no token", "at least one")?;
                 self.check_seq(s, part)
             }
+            Dim::Tiles(s, each, n) => {
+                check(each > 0 && n > 0, &part, "tiles of no row", "at least one")?;
+                self.check_seq(s, part)
+            }
         }
     }
 
@@ -282,6 +286,8 @@ mod tests {
         refuses("kernel `k0`", |_, t| t[0].kernels[0].items = vec![Dim::Blocks(SeqId(1))]);
         refuses("kernel `k0`", |_, t| t[0].kernels[0].items = vec![Dim::Parts(SeqId(1), 64)]);
         refuses("buffer `x`", |p, _| p.buffers[1].dims[0] = Dim::Parts(SeqId(0), 0));
+        refuses("kernel `k0`", |_, t| t[0].kernels[0].items = vec![Dim::Tiles(SeqId(1), 1, 64)]);
+        refuses("kernel `k0`", |_, t| t[0].kernels[0].items = vec![Dim::Tiles(SeqId(0), 1, 0)]);
         refuses("sequences", |p, _| p.seqs.clear());
     }
 

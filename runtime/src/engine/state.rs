@@ -357,7 +357,13 @@ fn rows_of(piece: &Piece, dim: Dim, next: &mut usize) -> Vec<usize> {
             *next += piece.count[s.0 as usize];
             piece.picked[s.0 as usize].iter().map(|row| first + row).collect()
         }
-        Dim::Const(_) | Dim::Blocks(_) | Dim::Tokens(_) | Dim::Pages(_) | Dim::Sequences | Dim::Parts(..) => {
+        Dim::Const(_)
+        | Dim::Blocks(_)
+        | Dim::Tokens(_)
+        | Dim::Pages(_)
+        | Dim::Sequences
+        | Dim::Parts(..)
+        | Dim::Tiles(..) => {
             unreachable!("a validated plan's outputs")
         }
     }

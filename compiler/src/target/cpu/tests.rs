@@ -37,7 +37,8 @@ pub fn memory(spec: &KernelSpec, seed: u64, sequences: &[(u64, u64)]) -> Memory 
         | Dim::Blocks(_)
         | Dim::Tokens(_)
         | Dim::Pages(_)
-        | Dim::Sequences => None,
+        | Dim::Sequences
+        | Dim::Tiles(..) => None,
     }));
     let mut tables = BTreeMap::from([
         (Table::Lengths(SEQ), sequences.iter().map(|(length, _)| *length as i32).collect()),

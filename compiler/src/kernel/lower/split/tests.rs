@@ -51,7 +51,8 @@ impl Parts {
             | Dim::Blocks(_)
             | Dim::Tokens(_)
             | Dim::Pages(_)
-            | Dim::Sequences => memory.dim(d),
+            | Dim::Sequences
+            | Dim::Tiles(..) => memory.dim(d),
         };
         let mut known: HashMap<Binding, Vec<u8>> = HashMap::new();
         for (n, bytes) in memory.operands.iter().enumerate() {

@@ -48,15 +48,19 @@ pub struct Tile<'t, 'e, 'c> {
     pub place: Place<'c>,
 }
 
-/// Work items: points of the fixed axes, and tiles of rows. Where a tile has many tokens, there are as many items as there are
-/// tokens, and those past the last tile have nothing to do.
+/// Work items: points of the fixed axes, and tiles of rows. Where a tile has many tokens that are not all of a sequence, there are
+/// as many items as there are tokens, and those past the last tile have nothing to do.
 pub fn emit(entry: &Entry, stream: &Stream, (plan, shape): (&Plan, Shape), units: Units, few: bool) -> Vec<Dim> {
     let (e, spec) = (entry.emitter, entry.spec);
     // Shared memory, of which the assembler does not know, leaves room for no more.
     e.resident_blocks(if units == Units::Warpgroups { 1 } else { RESIDENT });
     let dim = |a: &AxisRef| spec.dim(*a).expect("emission: a stream parallel over keys");
-    let parts = Dim::Const(plan.group.div_ceil(shape.rows()));
-    let items: Vec<Dim> = plan.fixed.iter().map(dim).chain([dim(&plan.row), parts]).collect();
+    let (row, parts) = (dim(&plan.row), plan.group.div_ceil(shape.rows()));
+    let tiled = match (few, row) {
+        (false, Dim::Rows(s)) => [Dim::Tiles(s, plan.group as u32, shape.rows() as u32), Dim::Const(1)],
+        _ => [row, Dim::Const(parts)],
+    };
+    let items: Vec<Dim> = plan.fixed.iter().map(dim).chain(tiled).collect();
     let scope = entry.scope();
     let index = entry.item_index(&scope, &items);
     let fixed = plan.fixed.iter().zip(&index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
@@ -68,10 +72,11 @@ pub fn emit(entry: &Entry, stream: &Stream, (plan, shape): (&Plan, Shape), units
             (e.add(first, e.mul(part, size)), e.add(first, group))
         }
         false => {
-            let all = e.mul(scope.dim(dim(&plan.row)), group);
+            let all = e.mul(scope.dim(row), group);
             // The last rows look back furthest: their tiles begin first.
             let tiles = e.div(e.add(all, e.sub(size, e.int(1))), size);
-            let tile = e.add(e.mul(token, e.int(plan.group.div_ceil(shape.rows()) as i64)), part);
+            let per_token = if let [Dim::Tiles(..), _] = tiled { 1 } else { parts };
+            let tile = e.add(e.mul(token, e.int(per_token as i64)), part);
             let tile = e.sub(e.sub(tiles, e.int(1)), tile);
             (e.select(e.compare(Cmp::Ge, tile, e.int(0)), e.mul(tile, size), all), all)
         }

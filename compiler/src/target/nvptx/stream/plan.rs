@@ -28,8 +28,10 @@ const GROUP_WARPS: u64 = GROUP_THREADS as u64 / 32;
 const SHARED: [u64; 2] = [99 << 10, 163 << 10];
 /// Bytes of shared memory of a block that has a multiprocessor of sm_90a for itself.
 const GROUP_SHARED: u64 = 227 << 10;
-/// Sums that a thread keeps in registers.
+/// Sums that a thread keeps in registers beside factors of four bytes, each of which takes two.
 const SUMS: u64 = 48;
+/// The same beside factors of two bytes.
+const SUMS_OF_HALVES: u64 = 64;
 /// The same where helpers gave up some of theirs: beyond these the assembler keeps values in memory.
 const GROUP_SUMS: u64 = 64;
 
@@ -150,7 +152,8 @@ impl Plan {
     /// keys of a block, and with them the order of every sum, are the same for both.
     pub fn shape(&self, few: bool) -> Option<Shape> {
         let shapes = |row_warps: u64| [64, 32].map(|keys| Shape { warps: WARPS, row_warps, keys });
-        let fits = |s: &Shape, limit: u64| self.shared_bytes(*s) <= limit && self.sums(*s) <= SUMS;
+        let most = if self.all_pages().all(|p| p.halves) { SUMS_OF_HALVES } else { SUMS };
+        let fits = |s: &Shape, limit: u64| self.shared_bytes(*s) <= limit && self.sums(*s) <= most;
         let limits = [(2, SHARED[0]), (1, SHARED[0]), (1, SHARED[1])];
         let narrow =
             limits.iter().find_map(|(w, limit)| Some((shapes(*w).into_iter().find(|s| fits(s, *limit))?, *limit)));
