@@ -37,7 +37,7 @@ fn length(dim: Dim, tokens: u64) -> u64 {
         Dim::Blocks(_) | Dim::Pages(_) => tokens.div_ceil(PAGE_TOKENS as u64),
         Dim::Sequences => 1,
         Dim::Parts(_, size) => tokens.div_ceil(size as u64),
-        Dim::Tiles(_, each, size) => (tokens * each as u64).div_ceil(size as u64),
+        Dim::Tiles(..) => dim.at(tokens),
     }
 }
 

@@ -27,7 +27,7 @@ impl Memory {
     pub fn dim(&self, dim: Dim) -> u64 {
         match dim {
             Dim::Const(n) => n,
-            Dim::Tiles(s, each, size) => (self.dim(Dim::Rows(s)) * each as u64).div_ceil(size as u64),
+            Dim::Tiles(..) => dim.at(self.dim(dim.base())),
             other => self.dims[&other],
         }
     }

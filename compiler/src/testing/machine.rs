@@ -170,7 +170,7 @@ impl<'a> BlockMachine<'a> {
         let length = |d: Dim| match d {
             Dim::Const(n) => n,
             Dim::Parts(_, size) => to.div_ceil(size as u64),
-            Dim::Tiles(_, each, size) => (rows * each as u64).div_ceil(size as u64),
+            Dim::Tiles(..) => d.at(rows),
             Dim::Rows(_) | Dim::Picked(_) | Dim::Blocks(_) | Dim::Tokens(_) | Dim::Pages(_) | Dim::Sequences => {
                 dims.iter().find(|(e, _)| *e == d).expect("a length").1
             }

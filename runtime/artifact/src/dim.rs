@@ -47,6 +47,36 @@ impl Dim {
             | Dim::Tiles(..) => None,
         }
     }
+
+    /// The length that this one is computed from: most stand for themselves.
+    pub const fn base(self) -> Dim {
+        match self {
+            Dim::Tiles(s, ..) => Dim::Rows(s),
+            Dim::Const(_)
+            | Dim::Rows(_)
+            | Dim::Picked(_)
+            | Dim::Blocks(_)
+            | Dim::Tokens(_)
+            | Dim::Pages(_)
+            | Dim::Sequences
+            | Dim::Parts(..) => self,
+        }
+    }
+
+    /// This length, where [`Dim::base`] is `base`.
+    pub const fn at(self, base: u64) -> u64 {
+        match self {
+            Dim::Tiles(_, each, size) => base.saturating_mul(each as u64).div_ceil(size as u64),
+            Dim::Const(_)
+            | Dim::Rows(_)
+            | Dim::Picked(_)
+            | Dim::Blocks(_)
+            | Dim::Tokens(_)
+            | Dim::Pages(_)
+            | Dim::Sequences
+            | Dim::Parts(..) => base,
+        }
+    }
 }
 
 impl fmt::Display for Dim {

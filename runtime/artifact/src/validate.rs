@@ -163,7 +163,7 @@ impl Plan {
             let symbol = k.symbol.bytes().all(|c| c.is_ascii_alphanumeric() || b"_$.".contains(&c));
             check(symbol && !k.symbol.is_empty(), &part, "a name", "one that an assembler takes")?;
             k.dims.iter().chain(&k.items).try_for_each(|d| self.check_dim(*d, &part))?;
-            let unknown = k.items.iter().find(|d| d.as_const().is_none() && !k.dims.contains(d));
+            let unknown = k.items.iter().find(|d| d.as_const().is_none() && !k.dims.contains(&d.base()));
             check(unknown.is_none(), &part, "work items by a length that it does not ask for", "one of its lengths")?;
             k.tables.iter().try_for_each(|table| self.check_seq(table.seq(), &part))?;
             check(k.scratch <= MAX_SCRATCH, &part, format_args!("{} bytes of scratch", k.scratch), MAX_SCRATCH)?;

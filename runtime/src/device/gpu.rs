@@ -48,9 +48,8 @@ fn capacity(length: u64) -> u64 {
 fn geometry(info: &KernelInfo, dims: &[i64]) -> Result<Option<Geometry>, RunError> {
     let length = |dim: &Dim| {
         dim.as_const().unwrap_or_else(|| {
-            let at =
-                info.dims.iter().position(|d| d == dim).expect("a validated plan's items are lengths of the kernel");
-            dims[at] as u64
+            let at = info.dims.iter().position(|d| *d == dim.base());
+            dim.at(dims[at.expect("a validated plan's items are lengths of the kernel")] as u64)
         })
     };
     let grid = |count: fn(u64) -> u64| {

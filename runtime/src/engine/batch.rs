@@ -120,7 +120,7 @@ impl Lengths {
             Dim::Pages(s) => self.pages[s.0 as usize],
             Dim::Sequences => self.sequences,
             Dim::Parts(s, tokens) => self.longest[s.0 as usize].div_ceil(tokens as u64),
-            Dim::Tiles(s, each, rows) => (self.rows[s.0 as usize] * each as u64).div_ceil(rows as u64),
+            Dim::Tiles(..) => dim.at(self.of(dim.base())),
         }
     }
 }
