@@ -65,7 +65,7 @@ pub fn compile(model: impl AsRef<Path>, options: &CompileOptions) -> Result<Load
         )),
         Source::Artifact(artifact) => {
             let checkpoint = options.weights.as_deref().map(llmc_runtime::weights::open).transpose()?;
-            Ok(Loaded { artifact, checkpoint })
+            Ok(Loaded { artifact: *artifact, checkpoint })
         }
         Source::Text(text, checkpoint) => {
             let (laws, machine, activations) = (options.laws, options.machine.clone(), options.activations);

@@ -43,7 +43,7 @@ impl Text {
 /// What a path names.
 pub enum Source {
     /// A compiled model.
-    Artifact(Artifact),
+    Artifact(Box<Artifact>),
     /// A text, with a checkpoint if one was given.
     Text(Text, Option<Box<dyn CheckpointFile>>),
 }
@@ -55,7 +55,7 @@ impl Source {
     /// A file that cannot be read or is damaged; a checkpoint whose architecture no text is for.
     pub fn open(model: &Path, weights: Option<&Path>, more_texts: Option<&Path>) -> Result<Source, Error> {
         if Artifact::is_artifact(model) {
-            return Ok(Source::Artifact(Artifact::open(model)?));
+            return Ok(Source::Artifact(Box::new(Artifact::open(model)?)));
         }
         if model.is_dir() || is_gguf(model) {
             let checkpoint = weights::open(model)?;

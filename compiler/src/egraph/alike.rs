@@ -21,6 +21,9 @@ pub type Renamings = IndexMap<Id, Node>;
 /// Passes over the e-graph, at most: each finds a level of what the one before missed.
 const PASSES: usize = 12;
 
+/// A class, and which of its axes have which names in another.
+type Renamed = (Id, Vec<(AxisId, AxisId)>);
+
 /// Finds the renamings of a saturated e-graph.
 pub fn alike(egraph: &mut Algebra) -> Renamings {
     let mut kinds = Kinds::new(egraph);
@@ -262,7 +265,7 @@ impl<'a> Kinds<'a> {
     }
 
     /// For every class that is worth it, the one of its kind that stands for it, and the names: there and here.
-    fn renamings(&self) -> Vec<(Id, (Id, Vec<(AxisId, AxisId)>))> {
+    fn renamings(&self) -> Vec<(Id, Renamed)> {
         let mut out = Vec::new();
         for members in self.members.iter().filter(|m| m.len() > 1 && m.iter().all(|c| self.is_work(*c))) {
             let rank = |c: &usize| {

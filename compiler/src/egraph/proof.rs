@@ -67,7 +67,7 @@ impl<'a> Witness<'a> {
             Head::Read(s) => Term::Read(xs[0], *s),
             Head::TopK(axis, rank) => Term::TopK(*axis, *rank, xs[0]),
         };
-        let of = self.egraph.lookup(node.clone()).map(|id| usize::from(id)).filter(|id| *id < self.of.len());
+        let of = self.egraph.lookup(node.clone()).map(usize::from).filter(|id| *id < self.of.len());
         let id = self.terms.add(term);
         if let Some(place) = of.and_then(|n| self.terms.info(self.of[n]).place) {
             self.terms.set_place(id, Some(place));

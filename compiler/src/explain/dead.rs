@@ -105,7 +105,7 @@ impl Point<'_> {
         match self.terms.info(id).ty {
             Type::Real => Value::Real(bits as f64 / f64::from(1 << 22) - 2.0),
             Type::Int => Value::Int((bits % 7) as i64),
-            Type::Bool => Value::Bool(bits % 2 == 0),
+            Type::Bool => Value::Bool(bits.is_multiple_of(2)),
         }
     }
 }

@@ -146,8 +146,11 @@ fn planted(fused: &Fused) -> Vec<(&'static str, Fused)> {
     out
 }
 
+/// Plants a bug of a name by an edit, which says whether there was a place for it.
+type Planting<'a> = dyn FnMut(&'static str, &mut dyn FnMut(&mut Fused) -> bool) + 'a;
+
 fn plant_work(
-    plant: &mut dyn FnMut(&'static str, &mut dyn FnMut(&mut Fused) -> bool),
+    plant: &mut Planting,
     n: usize,
     value: &crate::group::Value,
     terms: &mut Terms,

@@ -168,7 +168,7 @@ impl Rewriter {
             return xs;
         }
         let keep = |s: &Self, x: &Form| match s.as_real(*x) {
-            Some(c) => !fold && !(s.has(Law::Unit) && c == unit),
+            Some(c) => !(fold || s.has(Law::Unit) && c == unit),
             None => true,
         };
         let mut rest: Vec<Form> = xs.into_iter().filter(|x| keep(self, x)).collect();

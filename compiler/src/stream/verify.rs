@@ -248,7 +248,7 @@ impl Check<'_> {
     /// Where earlier results have gone from there.
     fn moved(&self, s: &State, draw: u64, old: Value, known: &Known) -> Value {
         // Every other time a bound stays, which a body that it decides must be seen to survive.
-        let stays = draw % 2 == 0 && matches!(s.op, ReduceOp::Max | ReduceOp::Min);
+        let stays = draw.is_multiple_of(2) && matches!(s.op, ReduceOp::Max | ReduceOp::Min);
         if stays {
             return old;
         }

@@ -280,6 +280,6 @@ fn warps_exchange_values() {
     all(
         "mov.u32 %r2, 0; L: add.u32 %r2, %r2, %r0; setp.gt.u32 %p1, %r2, 40; @%p1 bra E; setp.ne.u32 %p1, %r0, 0;
          @%p1 bra L; E: bar.warp.sync -1;",
-        |l| if l == 0 { 0 } else { (40 / l + 1) * l },
+        |l| 40u32.checked_div(l).map_or(0, |turns| (turns + 1) * l),
     );
 }

@@ -143,7 +143,7 @@ impl Cuda {
     /// Puts the lengths of the launches where kernels read them, after everything that still reads the last ones.
     fn write_lengths(&mut self, dims: &[i64]) -> Result<u64, RunError> {
         let length = 8 * dims.len() as u64;
-        if !self.lengths.as_ref().is_some_and(|place| place.length >= length) {
+        if self.lengths.as_ref().is_none_or(|place| place.length < length) {
             let larger = self.place(length.next_power_of_two())?;
             if let Some(old) = self.lengths.replace(larger) {
                 self.free(old)?;

@@ -179,7 +179,7 @@ impl Kernel<'_, '_> {
         let every = crate::group::every_axis(&self.l.terms, &axes);
         let elsewhere = every.and_then(|every| moved.iter().find(|(a, _)| *a == every));
         if let Some((_, token)) = elsewhere.copied() {
-            return self.from_pages(n, token, |k, axis| k.index(axis, None, moved));
+            return self.cached_element(n, token, |k, axis| k.index(axis, None, moved));
         }
         let plain = |f: &Form| matches!(f, Form::Dense { format, .. } if *format == plain_format(ty));
         let form = self.value(n).forms.iter().position(plain).expect("lower: a loaded value has a plain form");
@@ -205,14 +205,14 @@ impl Kernel<'_, '_> {
     fn read(&mut self, x: TermId, view: AxisId, moved: &Moved) -> ExprRef {
         let (n, names) = crate::group::stored_leaf(&self.l.terms, x);
         let token = self.index(view, None, &Moved::new());
-        self.from_pages(n, token, |k, axis| {
+        self.cached_element(n, token, |k, axis| {
             let here = names.iter().find(|(own, _)| *own == axis).map_or(axis, |(_, b)| *b);
             k.index(here, None, moved)
         })
     }
 
     /// A value of the token at the axis `token`, from a cache or a workspace.
-    fn from_pages(&mut self, n: u32, token: ExprRef, at: impl Fn(&mut Self, AxisId) -> ExprRef) -> ExprRef {
+    fn cached_element(&mut self, n: u32, token: ExprRef, at: impl Fn(&mut Self, AxisId) -> ExprRef) -> ExprRef {
         let ty = self.l.terms.stored[n as usize].1;
         let paged = self.value(n).forms.iter().enumerate().find_map(|(form, f)| match f {
             Form::Cache { outer, inner, .. } | Form::Workspace { outer, inner, .. } => {

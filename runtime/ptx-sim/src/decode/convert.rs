@@ -42,8 +42,8 @@ pub fn cvt(cx: &mut Cx) -> Decoded {
         return packed(cx, style, to, part, from);
     }
     cx.arity(2..=2)?;
-    let (slot, bits) = cx.to_wide(0, to)?;
-    let a = cx.from_wide(1, from)?;
+    let (slot, bits) = cx.write_wide(0, to)?;
+    let a = cx.read_wide(1, from)?;
     let f = match (from.class(), to.class()) {
         (Class::Float(_), Class::Float(_)) => one(move |x| between_floats(x, from, to, style)),
         (Class::Float(_), Class::Signed | Class::Unsigned) => one(move |x| to_integer(x, from, to, style, bits)),

@@ -129,7 +129,7 @@ impl<'b, 's, 'm> Cx<'b, 's, 'm> {
     }
 
     /// A source whose register may be wider.
-    pub fn from_wide(&mut self, index: usize, ty: Type) -> Result<Slot, PtxError> {
+    pub fn read_wide(&mut self, index: usize, ty: Type) -> Result<Slot, PtxError> {
         let operand = self.operand(index)?;
         self.value(operand, ty, true)
     }
@@ -191,7 +191,7 @@ impl<'b, 's, 'm> Cx<'b, 's, 'm> {
     }
 
     /// A destination whose register may be wider, and its bits.
-    pub fn to_wide(&mut self, index: usize, ty: Type) -> Result<(Slot, u32), PtxError> {
+    pub fn write_wide(&mut self, index: usize, ty: Type) -> Result<(Slot, u32), PtxError> {
         let operand = self.operand(index)?;
         self.target(operand, ty, true)
     }

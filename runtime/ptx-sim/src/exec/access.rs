@@ -46,7 +46,7 @@ pub fn locate(warp: &Warp, address: &Address, lane: usize) -> (Space, u64) {
 }
 
 fn aligned(address: u64, size: usize, verb: &str) -> Result<(), Box<Problem>> {
-    if size.is_power_of_two() && address % size as u64 != 0 {
+    if size.is_power_of_two() && !address.is_multiple_of(size as u64) {
         let message = format!("a {verb} of {size} bytes at {address:#x}, which is not a multiple of {size}");
         return Err(Problem::new(FaultKind::Misaligned, message));
     }

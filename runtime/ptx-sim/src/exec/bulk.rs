@@ -61,7 +61,7 @@ fn operand(message: String) -> Box<Problem> {
 }
 
 fn aligned(address: u64, to: u64, what: &str) -> Result<(), Box<Problem>> {
-    if address % to != 0 {
+    if !address.is_multiple_of(to) {
         let message = format!("a bulk copy {what} {address:#x}, which is not a multiple of {to}");
         return Err(Problem::new(FaultKind::Misaligned, message));
     }
@@ -323,8 +323,8 @@ fn tile(warp: &Warp, map: &TensorMap, near: u64, coordinates: &[Slot], lane: usi
     let outer: u64 = map.tile[1..].iter().map(|n| *n as u64).product();
     for row in 0..outer {
         let (mut rest, mut inside, mut far) = (row, true, map.address as i64);
-        for axis in 1..map.sizes.len() {
-            let at = start[axis] + (rest % map.tile[axis] as u64) as i64;
+        for (axis, start) in start.iter().enumerate().skip(1) {
+            let at = start + (rest % map.tile[axis] as u64) as i64;
             rest /= map.tile[axis] as u64;
             inside &= (0..map.sizes[axis] as i64).contains(&at);
             far = far.wrapping_add(at.wrapping_mul(map.strides[axis - 1] as i64));

@@ -103,7 +103,7 @@ fn errors_say_where() {
         ("/* open", (5, 1), "a comment is not closed"),
     ] {
         let error = body(text).expect_err(text);
-        assert_eq!((error.place.line, error.place.column), place.into(), "{text}: {error}");
+        assert_eq!((error.place.line, error.place.column), place, "{text}: {error}");
         assert_eq!(error.message, message, "{text}");
     }
 }

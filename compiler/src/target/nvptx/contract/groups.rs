@@ -103,7 +103,7 @@ mod tests {
         for (rows, unit, products, size, count, tokens) in cases {
             let g = Groups::cut(rows, unit, products, aim);
             assert_eq!((g.size, g.count, g.tokens), (size, count, tokens), "{rows} {unit} {products}");
-            assert!(g.size * g.count >= g.rows && g.size % PANEL_LANES as u64 == 0);
+            assert!(g.size * g.count >= g.rows && g.size.is_multiple_of(PANEL_LANES as u64));
         }
     }
 }

@@ -25,7 +25,7 @@ const DEPTH: u32 = SPAN / ELEMENT;
 /// Columns of an instruction.
 const PART: u32 = 16;
 /// Bytes of a column of a panel.
-const COLUMN: u32 = PANEL_LANES as u32 * ELEMENT;
+const COLUMN: u32 = PANEL_LANES * ELEMENT;
 /// Bytes of a panel's part of a stage.
 const PANEL: u32 = DEPTH * COLUMN;
 /// Chunks of a token's part.

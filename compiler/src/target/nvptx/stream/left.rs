@@ -33,7 +33,7 @@ impl Precision {
         let padded = width.next_multiple_of(16);
         match self {
             Precision::Split => padded + (40 - padded % 32) % 32,
-            Precision::Halves(_) => (padded / 8 | 1) * 8,
+            Precision::Halves(_) => ((padded / 8) | 1) * 8,
         }
     }
 }

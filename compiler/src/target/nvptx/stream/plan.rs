@@ -316,7 +316,7 @@ impl Reader<'_> {
     fn run(&self, format: Format, page: &[PageDim], index: &[ExprRef], columns: &[AxisRef]) -> Run {
         let chunk = 16 / format.block_bytes() as u64;
         match page.last() {
-            Some(PageDim::Slot { count, step: 1 }) if *count as u64 % chunk == 0 => Run::Keys,
+            Some(PageDim::Slot { count, step: 1 }) if (*count as u64).is_multiple_of(chunk) => Run::Keys,
             Some(PageDim::Axis(n)) if n % chunk == 0 => {
                 let inner = columns.last().filter(|a| self.spec.dim(**a).and_then(|d| d.as_const()) == Some(*n));
                 let last = index.last().map(|i| &self.spec.exprs[*i]);

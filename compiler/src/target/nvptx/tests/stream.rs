@@ -183,8 +183,7 @@ fn rounded_factors_are_multiplied_as_they_are() {
     });
     for (cases, tolerance) in cases.iter().zip([2e-4, 2e-3]) {
         let counters = check(cases, tolerance);
-        for shape in 0..2 {
-            let [exact, rounded] = [0, 1].map(|c| counters[c][shape]);
+        for (exact, rounded) in counters[0].iter().zip(&counters[1]) {
             assert_eq!(exact.matrix_instructions, 4 * rounded.matrix_instructions, "{rounded:?}");
         }
     }
