@@ -110,7 +110,7 @@ pub fn run(model: Verified<Model>, options: &Options) -> Result<Stages, Unsuppor
         blocks.iter_mut().for_each(|b| b.decode = None);
     }
     let planned: Vec<_> = blocks.iter().map(BlockStages::planned).collect();
-    let list = KernelList::of(&planned, generates);
+    let list = KernelList::of(&planned, &appendable);
     let mut plan = plan::build(&model, &planned, &list, &appendable, |step, role, weight| {
         let block = blocks[step.block.0 as usize].lowered(role);
         let WeightSource { term, order } = &block.weights[weight];

@@ -218,8 +218,9 @@ impl Made {
         for ((want, got), (name, _)) in want.iter().zip(&got).zip(&block.results) {
             let got = got.ordered(&want.axes);
             let scale = want.data.iter().filter(|x| x.is_finite()).fold(1e-30f64, |m, x| m.max(x.abs()));
-            let far =
-                want.data.iter().zip(&got.data).filter(|(a, b)| a.is_finite() && !(*a - *b).abs().partial_cmp(&(CLOSE * scale)).is_some_and(|o| o.is_le()));
+            let far = want.data.iter().zip(&got.data).filter(|(a, b)| {
+                a.is_finite() && !(*a - *b).abs().partial_cmp(&(CLOSE * scale)).is_some_and(|o| o.is_le())
+            });
             if let Some((a, b)) = far.into_iter().next() {
                 let _ = writeln!(failures, "{}: `{name}` is {b} instead of {a}", self.what);
             }

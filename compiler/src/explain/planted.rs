@@ -149,12 +149,7 @@ fn planted(fused: &Fused) -> Vec<(&'static str, Fused)> {
 /// Plants a bug of a name by an edit, which says whether there was a place for it.
 type Planting<'a> = dyn FnMut(&'static str, &mut dyn FnMut(&mut Fused) -> bool) + 'a;
 
-fn plant_work(
-    plant: &mut Planting,
-    n: usize,
-    value: &crate::group::Value,
-    terms: &mut Terms,
-) {
+fn plant_work(plant: &mut Planting, n: usize, value: &crate::group::Value, terms: &mut Terms) {
     match &value.work {
         Work::Map | Work::TopK => {}
         Work::Contract(c) => {

@@ -400,10 +400,25 @@ impl KernelSpec {
     /// The kernel for tokens of a role. Families whose work a target cuts by the number of tokens differ by it; of the others
     /// one kernel serves both roles. Which form of a kernel runs is thus settled in the plan, never by a launch's length.
     pub fn for_role(self, role: Role) -> KernelSpec {
-        match self.body {
-            Body::Contract(_) => KernelSpec { role, ..self },
-            Body::Map { .. } | Body::Stream(_) | Body::TopK(_) => KernelSpec { role: Role::Prefill, ..self },
-        }
+        let keys = |a: &AxisRef| matches!(self.axes[a.0 as usize].extent, KernelExtent::Keys { .. });
+        let own = match &self.body {
+            Body::Contract(_) => true,
+            // A part of a long axis has few tokens, whoever asks.
+            Body::Stream(s) => s.part.is_none() && s.over.iter().any(keys),
+            Body::Map { .. } | Body::TopK(_) => false,
+        };
+        KernelSpec { role: if own { role } else { Role::Prefill }, ..self }
+    }
+
+    /// The sequences whose tokens of the step it computes.
+    pub fn sequences(&self) -> impl Iterator<Item = SeqId> + '_ {
+        self.axes.iter().filter_map(|a| match a.extent {
+            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Tokens(s) => Some(s),
+            KernelExtent::Const(_)
+            | KernelExtent::Sequences(_)
+            | KernelExtent::Keys { .. }
+            | KernelExtent::Parts { .. } => None,
+        })
     }
 
     /// The length of a row-like or constant axis as a launch dimension; `None` for keys, whose number depends on the row.

@@ -129,13 +129,17 @@ pub struct KernelList {
 }
 
 impl KernelList {
-    /// Numbers the kernels of all blocks: for both roles, or where no sequence grows for prompts alone.
-    pub fn of(blocks: &[PlannedBlock], generates: bool) -> KernelList {
+    /// Numbers the kernels of all blocks: for both roles, or where no sequence grows for prompts alone, which is also whose kernels
+    /// compute the tokens of a sequence that does not.
+    pub fn of(blocks: &[PlannedBlock], appendable: &[Result<(), String>]) -> KernelList {
+        let generates = appendable.iter().any(Result::is_ok);
         let mut list = KernelList { specs: Vec::new(), numbers: Vec::new(), generates };
+        let grows = |spec: &KernelSpec| spec.sequences().any(|s| appendable[s.0 as usize].is_ok());
         for block in blocks {
             let first = list.specs.len();
             let all = |b: &LoweredBlock, role| -> Vec<KernelSpec> {
-                b.kernels.iter().map(move |k| k.spec.clone().for_role(role)).collect()
+                let of = |spec: &KernelSpec| if grows(spec) { role } else { Role::Prefill };
+                b.kernels.iter().map(|k| k.spec.clone().for_role(of(&k.spec))).collect()
             };
             let prefill = all(block.prefill, Role::Prefill);
             list.specs.extend(prefill);

@@ -22,8 +22,6 @@ use tuning::{LEVELS, Level, THREADS, Units};
 /// A GPU target: `sm_80`, `sm_90a`.
 pub struct Nvptx {
     level: &'static Level,
-    /// Streams are cut for few tokens of a sequence at a time.
-    few: bool,
 }
 
 impl Nvptx {
@@ -36,7 +34,7 @@ impl Nvptx {
             found: name.into(),
             known: LEVELS.iter().map(|l| l.name).collect::<Vec<_>>().join(", "),
         })?;
-        Ok(Nvptx { level, few: false })
+        Ok(Nvptx { level })
     }
 
     /// Emits all kernels into one module and gives its code in one form.
@@ -44,7 +42,7 @@ impl Nvptx {
         let context = Context::create();
         let isa = Isa { fma: true, f16: true, space: abi::GLOBAL };
         let emitter = Emitter::new(&context, "kernels", isa);
-        let infos = kernels.iter().map(|k| kernel(&emitter, k, self.level.units, self.few)).collect();
+        let infos = kernels.iter().map(|k| kernel(&emitter, k, self.level.units)).collect();
         let machine = Machine::new("nvptx64-nvidia-cuda", self.level.name, self.level.features)?;
         machine.optimise(&emitter)?;
         Ok((infos, machine.emit(&emitter, stage)?))
@@ -56,19 +54,19 @@ impl Nvptx {
 }
 
 /// Threads of a kernel's blocks.
-fn threads(spec: &KernelSpec, units: Units, few: bool) -> Threads {
+fn threads(spec: &KernelSpec, units: Units) -> Threads {
     match &spec.body {
         Body::Contract(c) => contract::Form::of(spec, c, units).threads(),
-        Body::Stream(s) => stream::Form::of(spec, s, units, few).threads(),
+        Body::Stream(s) => stream::Form::of(spec, s, units).threads(),
         Body::Map { .. } | Body::TopK(_) => Threads::alike(THREADS),
     }
 }
 
-fn kernel(emitter: &Emitter, spec: &KernelSpec, units: Units, few: bool) -> KernelInfo {
-    let work = abi::kernel(emitter, spec, threads(spec, units, few), |entry| match &spec.body {
+fn kernel(emitter: &Emitter, spec: &KernelSpec, units: Units) -> KernelInfo {
+    let work = abi::kernel(emitter, spec, threads(spec, units), |entry| match &spec.body {
         Body::Map { axes, stores } => map::emit(entry, axes, stores),
         Body::Contract(c) => contract::emit(entry, c, contract::Form::of(spec, c, units)),
-        Body::Stream(s) => stream::emit(entry, s, &stream::Form::of(spec, s, units, few)),
+        Body::Stream(s) => stream::emit(entry, s, &stream::Form::of(spec, s, units)),
         Body::TopK(t) => topk::emit(entry, t),
     });
     Abi::of(spec).info(spec, work.items, work.scratch, work.threads)

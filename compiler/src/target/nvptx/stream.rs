@@ -17,6 +17,7 @@ mod together;
 use super::abi::{Entry, Threads};
 use super::stores::{points, store_points, width_of};
 use super::tuning::{GROUP_HELPERS, GROUP_THREADS, KEPT_FACTOR, THREADS, Units};
+use crate::cost::Role;
 use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, KernelSpec, ResultRef, State, Store, Stream};
 use crate::llvm::{Cmp, Emitter, Lane, Precision, Results, Scope, Ty, Val};
 use crate::target::cpu::nest::roots;
@@ -166,9 +167,9 @@ pub enum Form {
 
 impl Form {
     /// The form of a stream where these units are.
-    pub fn of(spec: &KernelSpec, stream: &Stream, units: Units, few: bool) -> Form {
+    pub fn of(spec: &KernelSpec, stream: &Stream, units: Units) -> Form {
         // A fold is cut into parts where there are few of them: one token's.
-        let few = few || stream.part.is_some();
+        let few = spec.role == Role::Decode || stream.part.is_some();
         let Some(plan) = plan::Plan::of(spec, stream) else { return Form::General };
         let together = match units {
             Units::Warpgroups if !few => plan.group_shape(),

@@ -49,8 +49,6 @@ struct Family {
     name: String,
     spec: Verified<KernelSpec>,
     problems: Vec<Memory>,
-    /// In the form for few tokens.
-    few: bool,
     /// Of the largest magnitude.
     tolerance: f64,
 }
@@ -68,7 +66,7 @@ fn family(name: &str, spec: Verified<KernelSpec>, lengths: &[Sequences]) -> Fami
         memory
     };
     let problems = lengths.iter().enumerate().map(problem).collect();
-    Family { name: name.into(), spec, problems, few: false, tolerance: TOLERANCE }
+    Family { name: name.into(), spec, problems, tolerance: TOLERANCE }
 }
 
 /// Every family, in each of its forms.
@@ -95,7 +93,7 @@ fn families() -> Vec<Family> {
         // Another sequence without tokens: states end as they began.
         let mut empty = memory.clone();
         empty.tables.insert(Table::Lengths(SeqId(1)), vec![0, 33]);
-        all.push(Family { name: name.into(), spec, problems: vec![memory, empty], few: false, tolerance: TOLERANCE });
+        all.push(Family { name: name.into(), spec, problems: vec![memory, empty], tolerance: TOLERANCE });
     }
     let mut table = one("embedding", embedding(Format::Q5_0, 96, false));
     for problem in &mut table.problems {
@@ -128,7 +126,12 @@ fn families() -> Vec<Family> {
     all.push(Family { tolerance: 2e-3, ..family("attention, rounded", rounded, &more) });
     let tiled =
         |f: &Family| matches!(&f.spec.body, Body::Stream(s) if s.part.is_none() && stream::has_tiles(&f.spec, s));
-    let few: Vec<Family> = all.iter().filter(|f| tiled(f)).map(|f| Family { few: true, ..f.clone() }).collect();
+    let few = |f: &Family| Family {
+        name: format!("{}, few tokens", f.name),
+        spec: stream::shaped(&f.spec, true),
+        ..f.clone()
+    };
+    let few: Vec<Family> = all.iter().filter(|f| tiled(f)).map(few).collect();
     all.extend(few);
     for role in Role::ALL {
         all.extend(contractions(role));
@@ -243,7 +246,7 @@ impl<'a> Trial<'a> {
 type Fates = BTreeMap<Bug, [usize; 3]>;
 
 fn emitted(level: &str, family: &Family) -> Code {
-    let target = Nvptx { few: family.few, ..Nvptx::new(level).expect("a level") };
+    let target = Nvptx::new(level).expect("a level");
     let (infos, code) =
         target.compile(std::slice::from_ref(&family.spec), Stage::Assembly).unwrap_or_else(|e| panic!("{e}"));
     (infos, String::from_utf8(code).expect("PTX is text"))
@@ -281,8 +284,7 @@ fn all(most: Option<usize>) -> Fates {
                 continue;
             }
             seen.push(body);
-            let few = if family.few { ", few tokens" } else { "" };
-            let place = format!("{}{few} for {}", family.name, level.name);
+            let place = format!("{} for {}", family.name, level.name);
             let start = std::time::Instant::now();
             let (fates, alive) = plant(&place, family, &code, most);
             println!("{place}: {:.1} s, caught, harmless, survived {fates:?}", start.elapsed().as_secs_f64());

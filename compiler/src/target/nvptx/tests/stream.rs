@@ -2,6 +2,7 @@
 
 use super::ptxas;
 use super::simulated::{Simulated, numbered};
+use crate::cost::Role;
 use crate::kernel::interpret::{Memory, interpret};
 use crate::kernel::lower::split::tests::Parts;
 use crate::kernel::verify::{Verified, verify};
@@ -30,9 +31,16 @@ fn case(a: Attention, sequences: &[(u64, u64)]) -> Case {
     (spec, memory)
 }
 
+/// The kernel for few tokens of a sequence at a time, or for many.
+pub(super) fn shaped(spec: &Verified<KernelSpec>, few: bool) -> Verified<KernelSpec> {
+    let role = if few { Role::Decode } else { Role::Prefill };
+    verify(spec.clone().into_inner().for_role(role)).expect("a role changes nothing")
+}
+
 fn text(specs: &[Verified<KernelSpec>], level: &str, few: bool) -> (Vec<llmc_artifact::plan::KernelInfo>, String) {
-    let target = Nvptx { few, ..Nvptx::new(level).expect("a level") };
-    let (infos, code) = target.compile(specs, Stage::Assembly).unwrap_or_else(|e| panic!("{e}"));
+    let specs: Vec<_> = specs.iter().map(|s| shaped(s, few)).collect();
+    let target = Nvptx::new(level).expect("a level");
+    let (infos, code) = target.compile(&specs, Stage::Assembly).unwrap_or_else(|e| panic!("{e}"));
     (infos, String::from_utf8(code).expect("PTX is text"))
 }
 
@@ -82,7 +90,7 @@ fn check(cases: &[Case], tolerance: f64) -> Vec<[Counters; 2]> {
 /// Whether fours of warps fold a case.
 fn is_together((spec, _): &Case) -> bool {
     let Body::Stream(stream) = &spec.body else { return false };
-    matches!(Form::of(spec, stream, Units::Warpgroups, false), Form::Warpgroups(..))
+    matches!(Form::of(spec, stream, Units::Warpgroups), Form::Warpgroups(..))
 }
 
 /// Runs cases that fours of warps fold.
