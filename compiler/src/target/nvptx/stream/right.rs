@@ -124,7 +124,9 @@ impl<'p, 'c> RightTile<'p, 'c> {
         let operand = entry.args.operand(self.pages.operand);
         let start = scope.page_start(self.pages.operand, &self.pages.index);
         let page = e.element(operand, Ty::I16, start);
-        let slot = e.and(base, e.int(PAGE_TOKENS as i64 - 1));
+        // Blocks begin at multiples of their keys: where they are whole pages, with a page's first slot.
+        let whole = self.keys.is_multiple_of(PAGE_TOKENS as u64);
+        let slot = if whole { e.int(0) } else { e.and(base, e.int(PAGE_TOKENS as i64 - 1)) };
         let one = |line: Val<'c>, at: Val<'c>| match self.pages.run {
             Run::Columns => self.copy_columns(scope, page, (line, at), e.add(slot, line), e.add(base, line), end),
             Run::Keys => self.copy_keys(scope, page, (line, at), slot, e.sub(end, base)),
