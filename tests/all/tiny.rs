@@ -4,7 +4,7 @@
 use crate::support::interpreted::Interpreted;
 use crate::support::tiny::{self, Outputs, Tiny, error};
 use llmc::{Artifact, DeviceKind, Engine, EngineOptions, Feed, Inputs, Role, Sequence, Values, Want};
-use llmc_artifact::plan::RolePlan;
+use llmc_artifact::plan::{Launch, RolePlan};
 use llmc_artifact::{Format, TensorData};
 use llmc_compiler::cost::Machine;
 use llmc_compiler::kernel::{Expr, KernelExtent, KernelSpec, Verified};
@@ -325,4 +325,20 @@ fn a_context_in_parts_is_the_context() {
     same(on_threads(2, 50), &[]);
     same(on_threads(2, 256), &tokens[..3]);
     same(on_threads(2, 500), &[&tokens[..], &tokens[..]].concat());
+}
+
+/// An encoder's sequence does not grow: what computes its tokens runs for prompts alone, the caches of cross-attention included.
+#[test]
+fn generated_tokens_leave_the_encoder_alone() {
+    let stages = stages(&Tiny::named("t5"), Format::F32);
+    let launched = |launches: &[Launch]| -> Vec<String> {
+        launches.iter().map(|l| stages.kernels[l.kernel as usize].name.clone()).collect()
+    };
+    let (prefill, decode) = (launched(&stages.plan.prefill.launches), launched(&stages.plan.decode.launches));
+    let of_encoder =
+        |names: &[String]| names.iter().filter(|n| n.starts_with("l_1_") || n.starts_with("first_0_")).count();
+    let fills = |names: &[String]| names.iter().filter(|n| n.starts_with("d_3_0_")).count();
+    assert!(of_encoder(&prefill) > 4 && fills(&prefill) > 0, "{prefill:?}");
+    assert_eq!((of_encoder(&decode), fills(&decode)), (0, 0), "{decode:?}");
+    assert!(decode.iter().any(|n| n.starts_with("d_3_")), "{decode:?}");
 }

@@ -410,15 +410,20 @@ impl KernelSpec {
         KernelSpec { role: if own { role } else { Role::Prefill }, ..self }
     }
 
-    /// The sequences whose tokens of the step it computes.
-    pub fn sequences(&self) -> impl Iterator<Item = SeqId> + '_ {
-        self.axes.iter().filter_map(|a| match a.extent {
-            KernelExtent::Rows(s) | KernelExtent::Picked(s) | KernelExtent::Tokens(s) => Some(s),
-            KernelExtent::Const(_)
-            | KernelExtent::Sequences(_)
-            | KernelExtent::Keys { .. }
-            | KernelExtent::Parts { .. } => None,
-        })
+    /// Whether it has nothing to do in a step that has tokens only of sequences that grow: it computes tokens of the step, all of
+    /// them of others.
+    pub fn rests(&self, grows: impl Fn(SeqId) -> bool) -> bool {
+        let mut rows = 0;
+        for axis in &self.axes {
+            match axis.extent {
+                KernelExtent::Rows(s) | KernelExtent::Picked(s) if grows(s) => return false,
+                KernelExtent::Rows(_) | KernelExtent::Picked(_) => rows += 1,
+                // What the caches hold may have to be made again, and every sequence of a batch has its values.
+                KernelExtent::Tokens(_) | KernelExtent::Sequences(_) => return false,
+                KernelExtent::Const(_) | KernelExtent::Keys { .. } | KernelExtent::Parts { .. } => {}
+            }
+        }
+        rows > 0
     }
 
     /// The length of a row-like or constant axis as a launch dimension; `None` for keys, whose number depends on the row.

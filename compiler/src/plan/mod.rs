@@ -126,19 +126,21 @@ pub struct KernelList {
     numbers: Vec<[Vec<u32>; 2]>,
     /// Whether there are generated tokens.
     generates: bool,
+    /// Of each, whether generated tokens leave it nothing to do.
+    rests: Vec<bool>,
 }
 
 impl KernelList {
-    /// Numbers the kernels of all blocks: for both roles, or where no sequence grows for prompts alone, which is also whose kernels
-    /// compute the tokens of a sequence that does not.
+    /// Numbers the kernels of all blocks: for both roles, or where no sequence grows for prompts alone.
     pub fn of(blocks: &[PlannedBlock], appendable: &[Result<(), String>]) -> KernelList {
         let generates = appendable.iter().any(Result::is_ok);
-        let mut list = KernelList { specs: Vec::new(), numbers: Vec::new(), generates };
-        let grows = |spec: &KernelSpec| spec.sequences().any(|s| appendable[s.0 as usize].is_ok());
+        let mut list = KernelList { specs: Vec::new(), numbers: Vec::new(), generates, rests: Vec::new() };
+        let rests = |spec: &KernelSpec| spec.rests(|s| appendable[s.0 as usize].is_ok());
         for block in blocks {
             let first = list.specs.len();
             let all = |b: &LoweredBlock, role| -> Vec<KernelSpec> {
-                let of = |spec: &KernelSpec| if grows(spec) { role } else { Role::Prefill };
+                // One that rests is not run for generated tokens, and needs no form for them.
+                let of = |spec: &KernelSpec| if rests(spec) { Role::Prefill } else { role };
                 b.kernels.iter().map(|k| k.spec.clone().for_role(of(&k.spec))).collect()
             };
             let prefill = all(block.prefill, Role::Prefill);
@@ -152,6 +154,7 @@ impl KernelList {
             };
             list.numbers.push([prefill, decode]);
         }
+        list.rests = list.specs.iter().map(rests).collect();
         list
     }
 
@@ -331,7 +334,9 @@ impl<'a> Planner<'a> {
         let kernels = &self.kernels.numbers[step.block.0 as usize][role as usize];
         for (lowered, kernel) in block.kernels.iter().zip(kernels) {
             let args = lowered.operands.iter().map(|b| self.arg(*b, step, &args)).collect();
-            launches.push(Launch { kernel: *kernel, args });
+            if !(role == Role::Decode && self.kernels.rests[*kernel as usize]) {
+                launches.push(Launch { kernel: *kernel, args });
+            }
         }
         Ok(())
     }
