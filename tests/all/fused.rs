@@ -111,6 +111,33 @@ fn contexts_are_cut_where_there_are_fewer_folds_than_slots() {
     assert_eq!(cut(&slots, Role::Prefill).len(), 2);
 }
 
+/// What reads a layer's matrix reads it once, whatever scales stand around its products: in layers without routers, tables
+/// of positions, and corrections that are made of matrices at load.
+#[test]
+fn no_kernel_reads_a_matrix_that_another_one_reads() {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    for (name, text) in MODELS.iter().filter(|(n, _)| ["llama", "gemma3"].iter().any(|m| n.starts_with(m))) {
+        let model = compile_text(name, text, None).model.expect("a text of the folder");
+        let layers = model.blocks.iter().zip(blocks(name, text, Format::BF16)).filter(|(b, _)| b.name != "first");
+        for (block, made) in layers {
+            for role in Role::ALL {
+                let shown = fused_text(made.fused(role));
+                for matrix in block.weights.iter().filter(|w| w.axes.len() > 1) {
+                    let reads = |line: &&str| line.split(|c| !is_name(c)).any(|word| word == matrix.name);
+                    let lines: Vec<_> = shown.lines().filter(reads).collect();
+                    assert!(
+                        lines.len() <= 1,
+                        "{name}, block {}: `{}` in\n{}",
+                        made.name,
+                        matrix.name,
+                        lines.join("\n")
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_layer_is_five_kernels_and_six_on_quantised_weights() {
     for (format, kernels) in [(Format::F32, [2, 5, 2]), (Format::Q4_1, [2, 6, 2]), (Format::Q8_0, [2, 6, 2])] {

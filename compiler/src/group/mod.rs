@@ -17,6 +17,7 @@ mod merge;
 pub mod parts;
 mod products;
 mod resolve;
+mod share;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -277,7 +278,8 @@ pub fn fuse_caching(
 ) -> Result<Fused, Unsupported> {
     let names = roots.iter().map(|(name, _)| name.clone());
     let ids: Vec<_> = roots.iter().map(|(_, id)| *id).chain(caches.iter().copied()).collect();
-    let (terms, ids) = alpha::canonical(terms, &ids);
+    let (mut terms, mut ids) = alpha::canonical(terms, &ids);
+    share::share(&mut terms, &mut ids);
     let (results, caches) = ids.split_at(roots.len());
     // What has tokens of two sequences is read in its parts, each of which is cached for itself.
     let of_one = |id: &&TermId| terms.free(**id).iter().filter(|a| terms.is_seq(*a)).count() == 1;
