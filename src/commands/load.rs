@@ -31,7 +31,7 @@ pub fn load(args: &ModelArgs, device: &DeviceArgs) -> Result<Loaded, Error> {
     match Source::open(&args.model, args.weights.as_deref(), None)? {
         Source::Artifact(artifact) => {
             let checkpoint = args.weights.as_deref().map(llmc_runtime::weights::open).transpose()?;
-            verified(Loaded { artifact, checkpoint }, args)
+            verified(Loaded { artifact: *artifact, checkpoint }, args)
         }
         Source::Text(text, _) => Err(Error::Io(format!(
             "{}: this llmc was built without its compiler and runs artifacts only\n  help: compile it with `llmc build` where the compiler is",
