@@ -2,12 +2,14 @@
 //!
 //! What enters are the terms of a block in canonical form; what leaves are the same values. `S[a](f * g)` beside scales
 //! s that lack a is `S[a](f * g * s)`, and where that sum is made anyway the two are one: the square of what a norm
-//! takes has its scale in one factor and beside the other, and its matrix would be read twice. The laws are Sink and Hoist; they are
-//! applied here and not in the e-graph, which has both forms in one class only where the whole product is one node.
+//! takes has its scale in one factor and beside the other, and its matrix would be read twice. The laws are Sink and Hoist, and without
+//! them nothing is shared; they are applied here and not in the e-graph, which has both forms in one class only where the whole
+//! product is one node.
 
 use crate::alpha;
 use crate::normal::text::reachable;
 use crate::normal::{Term, TermId, Terms};
+use crate::rules::Law;
 use llmc_frontend::graph::Axes;
 use std::collections::HashMap;
 
@@ -21,6 +23,9 @@ struct Product {
 
 /// Rewrites the roots until no product is left that another one stands for.
 pub(super) fn share(terms: &mut Terms, roots: &mut [TermId]) {
+    if ![Law::Sink, Law::Hoist].into_iter().all(|law| terms.laws.has(law)) {
+        return;
+    }
     while let Some((old, new)) = next(terms, roots) {
         let by = HashMap::from([(old, new)]);
         roots.iter_mut().for_each(|r| *r = alpha::replace(terms, *r, &by));

@@ -56,11 +56,11 @@ pub fn emit(entry: &Entry, stream: &Stream, (plan, shape): (&Plan, Shape), units
     e.resident_blocks(if units == Units::Warpgroups { 1 } else { RESIDENT });
     let dim = |a: &AxisRef| spec.dim(*a).expect("emission: a stream parallel over keys");
     let (row, parts) = (dim(&plan.row), plan.group.div_ceil(shape.rows()));
-    let tiled = match (few, row) {
-        (false, Dim::Rows(s)) => [Dim::Tiles(s, plan.group as u32, shape.rows() as u32), Dim::Const(1)],
-        _ => [row, Dim::Const(parts)],
+    let (tiled, parts) = match (few, row) {
+        (false, Dim::Rows(s)) => (Dim::Tiles(s, plan.group as u32, shape.rows() as u32), 1),
+        _ => (row, parts),
     };
-    let items: Vec<Dim> = plan.fixed.iter().map(dim).chain(tiled).collect();
+    let items: Vec<Dim> = plan.fixed.iter().map(dim).chain([tiled, Dim::Const(parts)]).collect();
     let scope = entry.scope();
     let index = entry.item_index(&scope, &items);
     let fixed = plan.fixed.iter().zip(&index).fold(scope.widened(1), |s, (axis, i)| s.bind(*axis, *i));
@@ -75,8 +75,7 @@ pub fn emit(entry: &Entry, stream: &Stream, (plan, shape): (&Plan, Shape), units
             let all = e.mul(scope.dim(row), group);
             // The last rows look back furthest: their tiles begin first.
             let tiles = e.div(e.add(all, e.sub(size, e.int(1))), size);
-            let per_token = if let [Dim::Tiles(..), _] = tiled { 1 } else { parts };
-            let tile = e.add(e.mul(token, e.int(per_token as i64)), part);
+            let tile = e.add(e.mul(token, e.int(parts as i64)), part);
             let tile = e.sub(e.sub(tiles, e.int(1)), tile);
             (e.select(e.compare(Cmp::Ge, tile, e.int(0)), e.mul(tile, size), all), all)
         }
