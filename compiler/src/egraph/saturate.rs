@@ -186,18 +186,20 @@ fn absorb(egraph: &mut Algebra, bound: &Axes, xs: &[Id]) -> Option<(Law, Id)> {
     Some((Law::Absorb, add(egraph, Head::Sum(bound.clone()), factors)))
 }
 
-/// A factor outside a sum goes into the first factor inside that has all of its axes, unless that is squared; a literal
-/// into a weight.
+/// A factor outside a sum goes into the first factor inside that has all of its axes, unless something of it is squared; a
+/// literal into a weight.
 fn sink(egraph: &mut Algebra, xs: &[Id]) -> Vec<(Law, Id)> {
     let mut out = Vec::new();
-    for (i, sum_class) in xs.iter().enumerate() {
+    // Some of several equal factors changed and the others not are as many forms as there are ways to choose.
+    let once = |f: Id| xs.iter().filter(|x| **x == f).count() == 1;
+    for (i, sum_class) in xs.iter().enumerate().filter(|(_, s)| once(**s)) {
         let sums: Vec<Node> = egraph[*sum_class]
             .nodes
             .iter()
             .filter(|n| matches!(n.head, Head::Sum(_)) && real(egraph, n))
             .cloned()
             .collect();
-        for (j, f) in xs.iter().enumerate().filter(|(j, _)| *j != i) {
+        for (j, f) in xs.iter().enumerate().filter(|(j, f)| *j != i && once(**f)) {
             for node in &sums {
                 let Head::Sum(bound) = &node.head else { unreachable!("filtered above") };
                 if !egraph.analysis.terms.laws.require(Law::Sink, axes(egraph, *f).intersect(bound).is_empty()) {

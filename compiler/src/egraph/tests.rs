@@ -59,6 +59,9 @@ fn known_blocks_saturate_in_few_nodes() {
             assert!(s.saturated && s.nodes < 500, "{size}, {quantised}: {} nodes", s.nodes);
         }
     }
+    // Powers of scalars beside sums.
+    let s = optimized(&block(12_125_314_329_662_200_573, 9), false).saturation;
+    assert!(s.saturated && s.nodes < 500, "powers: {} nodes", s.nodes);
 }
 
 proptest! {

@@ -117,7 +117,7 @@ laws! {
     /// What multiplies the weights is made first: the activation.
     Group Algebra Saturate "S[a](w * f * g) = S[a](w * (f * g))" if "w alone depends on weights only";
     /// A factor outside a sum goes into a factor inside that has all of its axes.
-    Sink Algebra Saturate "f * S[a](g * h) = S[a]((f * g) * h)" if "f has none of the axes a, and g has all of f's and is not squared";
+    Sink Algebra Saturate "f * S[a](g * h) = S[a]((f * g) * h)" if "f has none of the axes a, g has all of f's, and neither they nor the sum are squared";
     /// A literal goes into each addend of a sum whose addends all take it into a weight: scores of rotated queries.
     Scale Distribute Saturate "c * (f + g) = c * f + c * g" if "c is a literal, and f and g are sums over a weight that is not quantised, times anything, or reads of such sums";
     /// A literal goes into what is read at an index, where that is a sum over a weight.
