@@ -68,6 +68,7 @@ impl Abi {
 
     /// The description that the runtime launches by.
     pub fn info(&self, spec: &KernelSpec, items: Vec<Dim>, scratch: u64, threads: u32) -> KernelInfo {
+        let tensor_maps = Vec::new();
         KernelInfo {
             symbol: spec.name.clone(),
             operands: self.operands,
@@ -76,6 +77,7 @@ impl Abi {
             items,
             scratch,
             threads,
+            tensor_maps,
         }
     }
 }

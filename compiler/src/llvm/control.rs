@@ -14,6 +14,8 @@ pub enum Param {
     Pointer(u16),
     /// An `i64`.
     Int,
+    /// The description of a tensor, by value: of a GPU's kernel; what stands for it is its address.
+    Tensor,
 }
 
 impl<'c> Emitter<'c> {
@@ -24,6 +26,7 @@ impl<'c> Emitter<'c> {
             .map(|p| match p {
                 Param::Pointer(space) => self.context.ptr_type(AddressSpace::from(*space)).into(),
                 Param::Int => self.context.i64_type().into(),
+                Param::Tensor => self.context.ptr_type(AddressSpace::default()).into(),
             })
             .collect();
         let function = self.module.add_function(name, self.context.void_type().fn_type(&types, false), None);

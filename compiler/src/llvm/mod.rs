@@ -24,6 +24,7 @@ mod warp;
 mod warpgroup;
 
 pub use control::Param;
+pub use grid::Meeting;
 pub use lane::{Form, Lane};
 pub use machine::{Machine, Stage};
 pub use matrix::Mma;
@@ -57,7 +58,7 @@ pub struct Emitter<'c> {
     builder: Builder<'c>,
     function: Cell<Option<FunctionValue<'c>>>,
     /// Threads that meet at a barrier, where not the whole block does.
-    meeting: Cell<Option<u32>>,
+    meeting: Cell<Option<Meeting>>,
     isa: Isa,
 }
 

@@ -70,12 +70,16 @@ impl<'a, 'c> Scope<'a, 'c> {
         }
     }
 
-    /// A cache's page is found through the table of blocks; those of a workspace lie one after another.
     fn start_of_page(&self, operand: OperandRef, index: &[ExprRef]) -> Lane<'c> {
+        self.times(self.number_of_page(operand, index), self.page(operand).iter().map(|d| d.length() as i64).product())
+    }
+
+    /// A cache's page is found through the table of blocks; those of a workspace lie one after another.
+    fn number_of_page(&self, operand: OperandRef, index: &[ExprRef]) -> Lane<'c> {
         let (e, w) = (self.emitter(), self.width());
         let (sequence, position) = self.token(index);
         let block = e.lane_div_rem(position, Lane::uniform(e.int(PAGE_TOKENS as i64)), w).0;
-        let number = match &self.spec().operands[operand.0 as usize].storage {
+        match &self.spec().operands[operand.0 as usize].storage {
             Storage::Paged { seq, .. } => {
                 let blocks = Lane::uniform(self.dim(Dim::Blocks(*seq)));
                 let entry = e.lane_add(e.lane_mul(sequence, blocks, w), block, w);
@@ -83,8 +87,7 @@ impl<'a, 'c> Scope<'a, 'c> {
             }
             Storage::Workspace { seq, .. } => e.lane_add(self.table(Table::Bases(*seq), sequence), block, w),
             Storage::Dense { .. } | Storage::Panel { .. } => panic!("emission: a page of what has none"),
-        };
-        self.times(number, self.page(operand).iter().map(|d| d.length() as i64).product())
+        }
     }
 
     /// An element's number within its page.
@@ -113,6 +116,11 @@ impl<'a, 'c> Scope<'a, 'c> {
             Storage::Paged { page, .. } | Storage::Workspace { page, .. } => page,
             Storage::Dense { .. } | Storage::Panel { .. } => panic!("emission: a page of what has none"),
         }
+    }
+
+    /// Which of the operand's pages holds the scope's token.
+    pub fn page_number(&self, operand: OperandRef, index: &[ExprRef]) -> Val<'c> {
+        self.number_of_page(operand, index).value
     }
 
     /// The number of the first element of the page that holds the scope's token.

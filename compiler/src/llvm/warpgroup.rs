@@ -8,6 +8,7 @@ use inkwell::AddressSpace;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::ValueKind;
+use llmc_artifact::tensor::Turns;
 
 /// Threads of a warpgroup.
 pub const WARPGROUP: u32 = 4 * WARP;
@@ -68,6 +69,19 @@ impl<'c> Emitter<'c> {
         self.target_intrinsic("llvm.nvvm.cp.async.bulk.global.to.shared.cluster", &args);
     }
 
+    /// Starts a copy of a box of a tensor to shared memory, at a multiple of 128 bytes, that the mbarrier counts as all its bytes. The
+    /// box begins at these coordinates, `i32`s, innermost first; what of it is outside the tensor becomes zeros.
+    pub fn copy_box(&self, to: Val<'c>, tensor: Val<'c>, coordinates: &[Val<'c>], mbarrier: Val<'c>) {
+        let space = self.context.ptr_type(AddressSpace::from(CLUSTER));
+        let to = Val(built(self.builder.build_address_space_cast(to.pointer(), space, "")).into());
+        let (none, no) = (self.zero(Ty::I16, 1), self.bool(false));
+        let mut args = vec![to, mbarrier, tensor];
+        args.extend_from_slice(coordinates);
+        // One block and not several of a cluster, no policy of caches.
+        args.extend([none, self.int(0), no, no, self.int32(0)]);
+        self.target_intrinsic(&format!("llvm.nvvm.cp.async.bulk.tensor.g2s.tile.{}d", coordinates.len()), &args);
+    }
+
     /// Gives up registers of this warpgroup's threads beyond `keep`, a multiple of 8.
     pub fn give_registers(&self, keep: u32) {
         self.target_intrinsic("llvm.nvvm.setmaxnreg.dec.sync.aligned.u32", &[self.int32(keep as i32)]);
@@ -78,22 +92,28 @@ impl<'c> Emitter<'c> {
         self.target_intrinsic("llvm.nvvm.setmaxnreg.inc.sync.aligned.u32", &[self.int32(count as i32)]);
     }
 
-    /// Describes a matrix in shared memory for products: rows of [`SPAN`] bytes along the sum, one after another from a multiple
-    /// of [`TURNS`], the chunks of row `r` in turns of `r % 8` (see [`Emitter::swizzled`]). Two more are 32 bytes along the rows.
-    pub fn describe_rows(&self, start: Val<'c>) -> Val<'c> {
-        self.describe(start, 1, TURNS)
+    /// Describes a matrix in shared memory for products: rows along the sum, of as many bytes as take turns, one after another from
+    /// a multiple of eight of them (see [`Emitter::swizzled`]). Two more are 32 bytes along the rows.
+    pub fn describe_rows(&self, start: Val<'c>, turns: Turns) -> Val<'c> {
+        self.describe(start, 1, turns)
     }
 
-    /// Describes such a matrix of which a row is a step of the sum: 64 columns side by side, the next 64 from `next` bytes on.
-    pub fn describe_columns(&self, start: Val<'c>, next: u32) -> Val<'c> {
-        self.describe(start, next >> 4, TURNS)
+    /// Describes a matrix of which a row is a step of the sum: as many columns side by side as take turns, the next ones from `next`
+    /// bytes on.
+    pub fn describe_columns(&self, start: Val<'c>, turns: Turns, next: u32) -> Val<'c> {
+        self.describe(start, next >> 4, turns)
     }
 
-    fn describe(&self, start: Val<'c>, leading: u32, stride: u32) -> Val<'c> {
-        const TURNS_OF_128: i64 = 1 << 62;
+    fn describe(&self, start: Val<'c>, leading: u32, turns: Turns) -> Val<'c> {
+        let (code, stride): (u64, u64) = match turns {
+            Turns::None => panic!("emission: a matrix whose chunks take no turns"),
+            Turns::Of128 => (1, 8 * 128),
+            Turns::Of64 => (2, 8 * 64),
+            Turns::Of32 => (3, 8 * 32),
+        };
         let address = Val(built(self.builder.build_ptr_to_int(start.pointer(), self.context.i64_type(), "")).into());
         let field = self.and(self.lshr(address, self.int(4)), self.int(0x3fff));
-        self.or(field, self.int(TURNS_OF_128 | (leading as i64) << 16 | ((stride >> 4) as i64) << 32))
+        self.or(field, self.int((code << 62 | (leading as u64) << 16 | (stride >> 4) << 32) as i64))
     }
 
     /// Adds to `sums`, those of 64 rows and [`GroupProduct::columns`] columns, one product for each pair of `A` in
@@ -256,10 +276,10 @@ mod tests {
                             e.load(Ty::I32, 1, e.element(p[0], Ty::I32, e.add(e.add(row, t), e.int(8 * s + from))))
                         };
                         let b = match side {
-                            false => e.add(e.describe_rows(turned), e.int(2 * s)),
+                            false => e.add(e.describe_rows(turned, Turns::Of128), e.int(2 * s)),
                             true => {
                                 let from = e.offset(turned, e.int(16 * s * SPAN as i64));
-                                e.describe_columns(from, DEPTH * SPAN)
+                                e.describe_columns(from, Turns::Of128, DEPTH * SPAN)
                             }
                         };
                         ([word(0, 0), word(8, 0), word(0, 4), word(8, 4)], b)

@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// First bytes of every artifact. The line ends show a copy that was made as text.
 const MAGIC: [u8; 8] = *b"llmc\r\n\x1a\n";
 /// Grows whenever files, plans or the interface of kernels change their meaning.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Bytes of the preamble.
 const PREAMBLE: usize = 64;
 /// Alignment of sections in the file, for vector loads from the map.
@@ -452,6 +452,7 @@ pub(crate) mod tests {
             items: vec![Dim::Rows(T), Dim::Const(2)],
             scratch: 256,
             threads: 1,
+            tensor_maps: vec![],
         };
         let target = TargetCode {
             target: "cpu:v2".into(),

@@ -14,6 +14,7 @@ pub mod panel;
 pub mod plan;
 pub mod recipe;
 pub mod scalar;
+pub mod tensor;
 pub mod validate;
 
 pub use checkpoint::{Checkpoint, ConfigValue, SourceKind, TensorData, TensorInfo};

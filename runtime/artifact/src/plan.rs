@@ -5,6 +5,7 @@ use crate::dtype::Type;
 use crate::format::Format;
 use crate::recipe::Recipe;
 use crate::scalar::Value;
+use crate::tensor::TensorMap;
 use serde::{Deserialize, Serialize};
 
 /// Tokens of one page of every cache: caches are paged behind one block table per sequence.
@@ -149,8 +150,8 @@ impl Table {
 ///
 /// A CPU kernel is `extern "C" fn(pointers: *const *mut u8, dims: *const i64, begin: i64, end: i64, scratch: *mut u8)`
 /// with operands and tables in one array, and computes work items `begin..end`. A CUDA kernel takes the pointers as
-/// separate parameters and after them the address of its dims in the device's memory, so that a captured launch is
-/// replayed with other lengths; one thread block computes one work item, and blocks beyond the last item do nothing.
+/// separate parameters, after them the address of its dims in the device's memory, so that a captured launch is
+/// replayed with other lengths, and then the description of each of its tensors; one thread block computes one work item, and blocks beyond the last item do nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelInfo {
     /// Symbol in the target's code.
@@ -167,6 +168,9 @@ pub struct KernelInfo {
     pub scratch: u64,
     /// Threads of a block (cuda); 1 on the cpu.
     pub threads: u32,
+    /// Operands seen as tensors, each a parameter after the others (cuda); none on the cpu.
+    #[serde(default)]
+    pub tensor_maps: Vec<TensorMap>,
 }
 
 /// What an operand of a launch is.

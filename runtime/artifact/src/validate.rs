@@ -168,6 +168,10 @@ impl Plan {
             k.tables.iter().try_for_each(|table| self.check_seq(table.seq(), &part))?;
             check(k.scratch <= MAX_SCRATCH, &part, format_args!("{} bytes of scratch", k.scratch), MAX_SCRATCH)?;
             check((1..=MAX_THREADS).contains(&k.threads), &part, format_args!("{} threads", k.threads), "1 to 1024")?;
+            k.tensor_maps.iter().try_for_each(|tensor| {
+                check_index(tensor.operand, k.operands as usize, &part, "a tensor of operand")?;
+                tensor.fault().map_or(Ok(()), |(found, expected)| check(false, &part, found, expected))
+            })?;
         }
         Ok(())
     }
@@ -255,6 +259,7 @@ fn dims_text(dims: &[Dim]) -> String {
 mod tests {
     use super::*;
     use crate::file::tests::sample;
+    use crate::tensor::{TensorMap, Turns};
 
     /// Breaks the sample artifact, expects a refusal that names the part.
     fn refuses(part: &str, change: impl FnOnce(&mut Plan, &mut Vec<TargetCode>)) {
@@ -325,6 +330,12 @@ mod tests {
         refuses("buffer `x`", |p, _| p.buffers[1].format = Format::Act8);
         refuses("kernel `k0`", |_, t| t[0].kernels[0].scratch = u64::MAX);
         refuses("kernel `k0`", |_, t| t[0].kernels[0].threads = 0);
+        let map = TensorMap { operand: 0, element: 2, sizes: vec![64], tile: vec![64, 8], turns: Turns::Of128 };
+        let mut good = sample();
+        good.targets[0].kernels[0].tensor_maps = vec![map.clone()];
+        assert_eq!(good.plan.validate(&good.targets), Ok(()));
+        refuses("kernel `k0`", |_, t| t[0].kernels[0].tensor_maps = vec![TensorMap { operand: 9, ..map.clone() }]);
+        refuses("kernel `k0`", |_, t| t[0].kernels[0].tensor_maps = vec![TensorMap { sizes: vec![3], ..map.clone() }]);
         refuses("kernel `a b`", |_, t| t[0].kernels[0].symbol = "a b".into());
     }
 

@@ -38,6 +38,12 @@ impl Swizzle {
     /// All of them, by their number in a map.
     pub const ALL: [Swizzle; 4] = [Swizzle::None, Swizzle::B32, Swizzle::B64, Swizzle::B128];
 
+    /// The one within so many bytes; any other number is none.
+    pub fn of_span(bytes: Option<u64>) -> Swizzle {
+        let found = Swizzle::ALL.into_iter().find(|s| *s != Swizzle::None && Some(s.span()) == bytes);
+        found.unwrap_or(Swizzle::None)
+    }
+
     /// Bits that are changed.
     pub const fn bits(self) -> u32 {
         match self {

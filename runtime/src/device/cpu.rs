@@ -377,6 +377,7 @@ mod tests {
             items: vec![Dim::Const(1)],
             scratch: 64,
             threads: 1,
+            tensor_maps: vec![],
         }
     }
 

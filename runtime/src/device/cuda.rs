@@ -4,7 +4,7 @@
 //! waits where it reads. It has not met a GPU yet: what can be decided without one is in `gpu`, `modules` and `staging`,
 //! which are tested.
 
-use super::gpu::{Program, Replays, Runs, choose_target};
+use super::gpu::{Place, Program, Replays, Runs, choose_target};
 use super::modules::{Linker, Modules};
 use super::staging::{Piece, Staging, rounds};
 use super::{Bytes, Calls, Device, Memory, Slab};
@@ -12,6 +12,7 @@ use crate::run_error::{RunCode, RunError};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, sys};
 use llmc_artifact::plan::{KernelInfo, TargetCode};
+use llmc_artifact::tensor::{TensorMap, Turns};
 use std::ffi::{CStr, CString, c_void};
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -93,6 +94,10 @@ struct Allocation {
 }
 
 impl Allocation {
+    fn place(&self) -> Place {
+        Place { start: self.start, length: self.length }
+    }
+
     /// # Panics
     /// When the range is not inside.
     fn at(&self, offset: u64, bytes: u64) -> sys::CUdeviceptr {
@@ -403,12 +408,58 @@ impl Device for Cuda {
     fn run(&mut self, calls: &Calls) -> Result<(), RunError> {
         self.bind()?;
         let lengths = self.write_lengths(&calls.dims)?;
-        let program = Program::new(calls, &self.target.kernels, lengths, |m| self.memory.get(m).start)?;
+        let program = Program::new(calls, &self.target.kernels, lengths, |m| self.memory.get(m).place())?;
         let mut replays = self.replays.take().expect("no step is running");
         let done = replays.run(self, program);
         self.replays = Some(replays);
         done
     }
+}
+
+/// The driver's description of a tensor in the GPU's memory. Its own limits are those of a validated plan's.
+fn described(map: &TensorMap, place: Place) -> Result<sys::CUtensorMap, RunError> {
+    use sys::CUtensorMapDataType_enum as Element;
+    use sys::CUtensorMapSwizzle_enum as Swizzle;
+    // What the elements mean does not matter: they are copied.
+    let element = match map.element {
+        1 => Element::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+        2 => Element::CU_TENSOR_MAP_DATA_TYPE_UINT16,
+        4 => Element::CU_TENSOR_MAP_DATA_TYPE_UINT32,
+        _ => Element::CU_TENSOR_MAP_DATA_TYPE_UINT64,
+    };
+    let swizzle = match map.turns {
+        Turns::None => Swizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+        Turns::Of32 => Swizzle::CU_TENSOR_MAP_SWIZZLE_32B,
+        Turns::Of64 => Swizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+        Turns::Of128 => Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+    };
+    let (lengths, strides) = (map.lengths(place.length), map.strides());
+    let (axes, steps) = (map.tile.len() as u32, vec![1u32; map.tile.len()]);
+    let mut described = sys::CUtensorMap { opaque: [0; 16] };
+    let interleave = sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE;
+    let promotion = sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
+    let outside = sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE;
+    // SAFETY: the lists have an entry for each axis, strides for each but the innermost, and outlive the call, which writes
+    // the description alone. Code for sm_90a was linked, so that the driver has the function.
+    unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &mut described,
+            element,
+            axes,
+            place.start as *mut c_void,
+            lengths.as_ptr(),
+            strides.as_ptr(),
+            map.tile.as_ptr(),
+            steps.as_ptr(),
+            interleave,
+            swizzle,
+            promotion,
+            outside,
+        )
+    }
+    .result()
+    .map_err(|e| failed("description of a tensor", e))?;
+    Ok(described)
 }
 
 /// A recording is a captured graph. The context is bound: [`Device::run`] does it. What is recorded has run before, so that
@@ -420,8 +471,12 @@ impl Runs for Cuda {
         let mut words = program.params.clone();
         let mut params: Vec<*mut c_void> = Vec::new();
         for launch in &program.launches {
+            let maps = &self.target.kernels[launch.kernel as usize].tensor_maps;
+            let maps = maps.iter().zip(&program.places[launch.places.clone()]);
+            let mut tensors = maps.map(|(map, place)| described(map, *place)).collect::<Result<Vec<_>, _>>()?;
             params.clear();
             params.extend(words[launch.params.clone()].iter_mut().map(|w| (w as *mut u64).cast::<c_void>()));
+            params.extend(tensors.iter_mut().map(|t| (t as *mut sys::CUtensorMap).cast::<c_void>()));
             let (function, shape) = (self.functions[launch.kernel as usize], launch.shape);
             let (grid, block) = ((shape.blocks, 1, 1), (shape.threads, 1, 1));
             // SAFETY: the parameters are those of `KernelInfo`, by which the engine laid them out; the driver copies

@@ -84,6 +84,7 @@ fn kernels() -> Vec<KernelInfo> {
         items: vec![rows],
         scratch: 0,
         threads: 1,
+        tensor_maps: vec![],
     };
     let places = [Table::Positions(T), Table::RowSeq(T), Table::Blocks(T)];
     let picks = [Table::Positions(T), Table::RowSeq(T), Table::Blocks(T), Table::Picked(T), Table::Lengths(T)];

@@ -76,6 +76,8 @@ pub struct Launch {
     pub kernel: u32,
     /// Its parameters, each one word: a range of [`Program::params`].
     pub params: Range<usize>,
+    /// Where its tensors lie, which are parameters after those: a range of [`Program::places`].
+    pub places: Range<usize>,
     /// Its grid.
     pub shape: Geometry,
 }
@@ -88,10 +90,21 @@ pub struct Program {
     pub launches: Vec<Launch>,
     /// Words of all of them.
     pub params: Vec<u64>,
+    /// The memory of each of [`KernelInfo::tensor_maps`] of all of them.
+    pub places: Vec<Place>,
+}
+
+/// A piece of a device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its first byte.
+    pub start: u64,
+    /// Its bytes.
+    pub length: u64,
 }
 
 impl Program {
-    /// Lays out launches. `address` finds memory, and `lengths` is where [`Calls::dims`] lie in the device's.
+    /// Lays out launches. `place` finds memory, and `lengths` is where [`Calls::dims`] lie in the device's.
     ///
     /// # Errors
     /// More items than a grid can have blocks.
@@ -99,17 +112,21 @@ impl Program {
         calls: &Calls,
         kernels: &[KernelInfo],
         lengths: u64,
-        address: impl Fn(Memory) -> u64,
+        place: impl Fn(Memory) -> Place,
     ) -> Result<Program, RunError> {
         let mut program = Program::default();
         for call in &calls.calls {
-            let Some(shape) = geometry(&kernels[call.kernel as usize], &calls.dims[call.dims.clone()])? else {
+            let info = &kernels[call.kernel as usize];
+            let Some(shape) = geometry(info, &calls.dims[call.dims.clone()])? else {
                 continue;
             };
-            let first = program.params.len();
-            program.params.extend(calls.pointers[call.pointers.clone()].iter().map(|m| address(*m)));
+            let pointers = &calls.pointers[call.pointers.clone()];
+            let (param, tensor) = (program.params.len(), program.places.len());
+            program.params.extend(pointers.iter().map(|m| place(*m).start));
             program.params.push(lengths + 8 * call.dims.start as u64);
-            program.launches.push(Launch { kernel: call.kernel, params: first..program.params.len(), shape });
+            program.places.extend(info.tensor_maps.iter().map(|map| place(pointers[map.operand as usize])));
+            let (params, places) = (param..program.params.len(), tensor..program.places.len());
+            program.launches.push(Launch { kernel: call.kernel, params, places, shape });
         }
         Ok(program)
     }
@@ -244,6 +261,7 @@ mod tests {
             items: items.into(),
             scratch: 96,
             threads: 128,
+            tensor_maps: vec![],
         }
     }
 
@@ -289,7 +307,8 @@ mod tests {
     fn program(rows: i64, address: u64) -> Program {
         let mut calls = Calls::default();
         calls.push(0, [Memory(7)], [rows, 9], rows as u64);
-        let lay_out = Program::new(&calls, &[kernel(&[Dim::Rows(T)])], 4096, |m| address + m.0 as u64);
+        let place = |m: Memory| Place { start: address + m.0 as u64, length: 64 };
+        let lay_out = Program::new(&calls, &[kernel(&[Dim::Rows(T)])], 4096, place);
         lay_out.unwrap_or_else(|e| panic!("{e}"))
     }
 

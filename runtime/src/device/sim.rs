@@ -3,12 +3,13 @@
 //! Memory starts as zeros that count as written, as the other devices promise, so that what the simulator calls never
 //! written is shared memory only.
 
-use super::gpu::{Counts, Program, Replays, Runs, choose_target};
+use super::gpu::{Counts, Place, Program, Replays, Runs, choose_target};
 use super::{Bytes, Calls, Device, Memory, Slab};
 use crate::run_error::{RunCode, RunError};
 use llmc_artifact::plan::{KernelInfo, TargetCode};
+use llmc_artifact::tensor::TensorMap;
 use llmc_ptx_sim::syntax::Module;
-use llmc_ptx_sim::{self as ptx_sim, Counters, Kernel, Launch, Memory as Global};
+use llmc_ptx_sim::{self as ptx_sim, Counters, Kernel, Launch, Memory as Global, Swizzle};
 use std::sync::Arc;
 
 /// The compute capability that is simulated.
@@ -34,6 +35,10 @@ struct Allocation {
 }
 
 impl Allocation {
+    fn place(&self) -> Place {
+        Place { start: self.start, length: self.length }
+    }
+
     /// # Panics
     /// When the range is not inside.
     fn at(&self, offset: u64, bytes: u64) -> u64 {
@@ -109,6 +114,19 @@ impl Sim {
     }
 }
 
+/// The simulator's description of a tensor in its memory.
+fn described(map: &TensorMap, place: Place) -> Result<Vec<u8>, String> {
+    let described = ptx_sim::TensorMap {
+        address: place.start,
+        element: map.element as u8,
+        sizes: map.lengths(place.length),
+        strides: map.strides(),
+        tile: map.tile.iter().map(|n| *n as u16).collect(),
+        swizzle: Swizzle::of_span(map.turns.span()),
+    };
+    Ok(described.encode()?.to_vec())
+}
+
 /// A recording is the program itself: what a GPU does with a captured graph, step by step.
 impl Runs for Sim {
     type Recording = Program;
@@ -117,8 +135,13 @@ impl Runs for Sim {
         for launch in &program.launches {
             let kernel = &self.kernels[launch.kernel as usize];
             let part = || format!("kernel `{}`", self.target.kernels[launch.kernel as usize].symbol);
-            let params = &program.params[launch.params.clone()];
-            let params = kernel.pack(params).map_err(|e| RunError::new(RunCode::Code, part(), e))?;
+            let words = program.params[launch.params.clone()].iter().map(|w| w.to_le_bytes().to_vec());
+            let maps = &self.target.kernels[launch.kernel as usize].tensor_maps;
+            let maps =
+                maps.iter().zip(&program.places[launch.places.clone()]).map(|(map, place)| described(map, *place));
+            let params = words.map(Ok).chain(maps).collect::<Result<Vec<_>, _>>();
+            let params = params.and_then(|p| kernel.pack_bytes(&p.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+            let params = params.map_err(|e| RunError::new(RunCode::Code, part(), e))?;
             let shape = launch.shape;
             let grid = Launch::new([shape.blocks, 1, 1], [shape.threads, 1, 1], params);
             let counted = kernel.launch(&mut self.global, &Launch { shared: shape.shared, ..grid });
@@ -185,7 +208,7 @@ impl Device for Sim {
 
     fn run(&mut self, calls: &Calls) -> Result<(), RunError> {
         let lengths = self.write_lengths(&calls.dims)?;
-        let program = Program::new(calls, &self.target.kernels, lengths, |m| self.memory.get(m).start)?;
+        let program = Program::new(calls, &self.target.kernels, lengths, |m| self.memory.get(m).place())?;
         let mut replays = self.replays.take().expect("no step is running");
         let done = replays.run(self, program);
         self.replays = Some(replays);
@@ -217,6 +240,7 @@ mod tests {
             items: vec![Dim::Rows(SeqId(0))],
             scratch: 0,
             threads: 32,
+            tensor_maps: vec![],
         };
         let code = text.as_bytes().to_vec();
         Sim::open(&[TargetCode { target: "sm_80".into(), features: vec![], kernels: vec![kernel], code }])

@@ -90,6 +90,7 @@ impl Fragments {
             items: vec![Dim::Rows(SeqId(0))],
             scratch: 0,
             threads: 32,
+            tensor_maps: vec![],
         };
         TargetCode { target: "sm_80".into(), features: vec![], kernels: vec![kernel], code: text.into_bytes() }
     }

@@ -17,6 +17,8 @@ pub struct Entry<'a, 'c> {
     pub spec: &'a KernelSpec,
     /// Operands, tables and lengths.
     pub args: &'a Args<'c>,
+    /// The descriptions of the kernel's tensors.
+    pub tensors: &'a [Val<'c>],
     /// The work item of this block.
     pub item: Val<'c>,
     /// Threads of a block that share its work.
@@ -61,18 +63,20 @@ pub struct Work {
     pub threads: u32,
 }
 
-/// Opens a kernel's function, lets `family` fill it and closes it. The family gives its items; shared memory is what
+/// Opens a kernel's function with so many descriptions of tensors, lets `family` fill it and closes it. The family gives its items; shared memory is what
 /// it asked for.
 pub fn kernel<'c>(
     emitter: &Emitter<'c>,
     spec: &KernelSpec,
     threads: Threads,
+    tensors: usize,
     family: impl FnOnce(&Entry<'_, 'c>) -> Vec<Dim>,
 ) -> Work {
     let e = emitter;
     let abi = Abi::of(spec);
     let pointers = spec.operands.len() + abi.tables.len();
-    let params = vec![Param::Pointer(GLOBAL); pointers + 1];
+    let mut params = vec![Param::Pointer(GLOBAL); pointers + 1];
+    params.extend(vec![Param::Tensor; tensors]);
     let (_, values) = e.begin_grid_kernel(&spec.name, &params, threads.all());
     let operands = values[..spec.operands.len()].to_vec();
     let tables = abi.tables.iter().map(|t| (*t, values[abi.table(*t)])).collect();
@@ -84,7 +88,8 @@ pub fn kernel<'c>(
     let (item, thread, shared) = (e.block_index(), e.thread_index(), e.shared_memory());
     let (used, most) = (Cell::new(0), Cell::new(0));
     let (work, helpers) = (threads.work, threads.help);
-    let entry = Entry { emitter, spec, args: &args, item, threads: work, helpers, thread, shared, used, most };
+    let tensors = &values[pointers + 1..];
+    let entry = Entry { emitter, spec, args: &args, tensors, item, threads: work, helpers, thread, shared, used, most };
     let items = family(&entry);
     let scratch = entry.most.get();
     e.end_function();

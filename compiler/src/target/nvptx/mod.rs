@@ -14,7 +14,7 @@ use crate::kernel::abi::Abi;
 use crate::kernel::verify::Verified;
 use crate::kernel::{Body, KernelSpec};
 use crate::llvm::{Emitter, Isa, Machine, Stage};
-use abi::Threads;
+use abi::{Entry, Threads};
 use inkwell::context::Context;
 use llmc_artifact::plan::{KernelInfo, TargetCode};
 use tuning::{LEVELS, Level, THREADS, Units};
@@ -53,23 +53,28 @@ impl Nvptx {
     }
 }
 
-/// Threads of a kernel's blocks.
-fn threads(spec: &KernelSpec, units: Units) -> Threads {
-    match &spec.body {
-        Body::Contract(c) => contract::Form::of(spec, c, units).threads(),
-        Body::Stream(s) => stream::Form::of(spec, s, units).threads(),
-        Body::Map { .. } | Body::TopK(_) => Threads::alike(THREADS),
-    }
-}
-
+/// A kernel of a family.
 fn kernel(emitter: &Emitter, spec: &KernelSpec, units: Units) -> KernelInfo {
-    let work = abi::kernel(emitter, spec, threads(spec, units), |entry| match &spec.body {
-        Body::Map { axes, stores } => map::emit(entry, axes, stores),
-        Body::Contract(c) => contract::emit(entry, c, contract::Form::of(spec, c, units)),
-        Body::Stream(s) => stream::emit(entry, s, &stream::Form::of(spec, s, units)),
-        Body::TopK(t) => topk::emit(entry, t),
-    });
-    Abi::of(spec).info(spec, work.items, work.scratch, work.threads)
+    let alike = Threads::alike(THREADS);
+    let (work, tensor_maps) = match &spec.body {
+        Body::Map { axes, stores } => {
+            (abi::kernel(emitter, spec, alike, 0, |entry| map::emit(entry, axes, stores)), Vec::new())
+        }
+        Body::Contract(c) => {
+            let form = contract::Form::of(spec, c, units);
+            let tensors = form.tensor_maps(spec, c);
+            let emit = |entry: &Entry| contract::emit(entry, c, form);
+            (abi::kernel(emitter, spec, form.threads(), tensors.len(), emit), tensors)
+        }
+        Body::Stream(s) => {
+            let form = stream::Form::of(spec, s, units);
+            let tensors = form.tensor_maps();
+            let emit = |entry: &Entry| stream::emit(entry, s, &form);
+            (abi::kernel(emitter, spec, form.threads(), tensors.len(), emit), tensors)
+        }
+        Body::TopK(t) => (abi::kernel(emitter, spec, alike, 0, |entry| topk::emit(entry, t)), Vec::new()),
+    };
+    KernelInfo { tensor_maps, ..Abi::of(spec).info(spec, work.items, work.scratch, work.threads) }
 }
 
 impl Target for Nvptx {

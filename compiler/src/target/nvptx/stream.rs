@@ -6,6 +6,7 @@
 //! the threads in a fixed tree, a state with axes by threads that own its elements and visit the block's indices in order.
 
 mod block;
+mod boxes;
 mod finish;
 mod fold;
 mod left;
@@ -22,6 +23,7 @@ use crate::kernel::{AxisRef, Dot, Expr, ExprRef, KernelExtent, KernelSpec, Resul
 use crate::llvm::{Cmp, Emitter, Lane, Precision, Results, Scope, Ty, Val};
 use crate::target::cpu::nest::roots;
 use crate::target::points::bind_point;
+use llmc_artifact::tensor::TensorMap;
 use llmc_artifact::{Dim, ReduceOp, Type, Value};
 use std::cell::RefCell;
 
@@ -187,6 +189,16 @@ impl Form {
         match self {
             Form::General | Form::Warps(..) => Threads::alike(THREADS),
             Form::Warpgroups(..) => Threads { work: GROUP_THREADS, help: GROUP_HELPERS },
+        }
+    }
+}
+
+impl Form {
+    /// Operands whose boxes are copied: the pages of the dots, then those of the products.
+    pub fn tensor_maps(&self) -> Vec<TensorMap> {
+        match self {
+            Form::General | Form::Warps(..) => Vec::new(),
+            Form::Warpgroups(plan, shape) => right::tensor_maps(plan, *shape),
         }
     }
 }

@@ -54,9 +54,6 @@ pub const GROUP_SUMS_BYTES: u64 = 72 << 10;
 /// Stages of the ring, a power of two: 128 KiB at most.
 pub const GROUP_STAGES: u32 = 4;
 
-/// Stages whose tokens a thread has on their way, fewer than there are stages.
-pub const GROUP_AHEAD: u32 = 2;
-
 /// Stages of the ring of a stream, a power of two, each a block of keys.
 pub const STREAM_STAGES: u32 = 2;
 

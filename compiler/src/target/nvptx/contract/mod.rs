@@ -28,6 +28,7 @@ use crate::kernel::{AxisRef, Contract, Expr, ExprRef, KernelSpec, OperandRef, Re
 use crate::llvm::{Cmp, Emitter, Scope, Ty, Val};
 use crate::target::cpu::nest::roots;
 use groups::{Aim, Groups};
+use llmc_artifact::tensor::TensorMap;
 use llmc_artifact::{DType, Dim, Format};
 use stat::Stats;
 use sums::Sums;
@@ -59,6 +60,17 @@ impl Form {
             Form::Few => Threads::alike(FEW_THREADS),
             Form::Warps => Threads::alike(THREADS),
             Form::Warpgroups => Threads { work: GROUP_THREADS, help: GROUP_HELPERS },
+        }
+    }
+
+    /// Operands whose boxes are copied.
+    pub fn tensor_maps(self, spec: &KernelSpec, contract: &Contract) -> Vec<TensorMap> {
+        match self {
+            Form::Few | Form::Warps => Vec::new(),
+            Form::Warpgroups => {
+                let tokens = contract.segments.iter().map(|s| Groups::new(spec, s, self.aim()).tokens);
+                tokens.map(|tokens| warpgroups::tokens_map(spec, contract, tokens)).collect()
+            }
         }
     }
 
@@ -99,12 +111,12 @@ pub fn emit(entry: &Entry, contract: &Contract, form: Form) -> Vec<Dim> {
     let items = vec![Dim::Const(groups.iter().map(|g| g.count).sum()), Dim::Const(form.walkers())];
     let index = entry.item_index(&entry.scope(), &items);
     let mut first = 0;
-    for (segment, groups) in contract.segments.iter().zip(groups) {
+    for (number, groups) in groups.into_iter().enumerate() {
         let group = e.sub(index[0].value, e.int(first as i64));
         let inside = e.compare(Cmp::Lt, group, e.int(groups.count as i64));
         let inside = e.and(inside, e.compare(Cmp::Ge, group, e.int(0)));
         entry.alone(|| {
-            e.when(inside, || Kernel::new(entry, contract, segment, groups, form).walk(group, index[1].value))
+            e.when(inside, || Kernel::new(entry, contract, number, groups, form).walk(group, index[1].value))
         });
         first += groups.count;
     }
@@ -116,6 +128,8 @@ struct Kernel<'a, 'c> {
     entry: &'a Entry<'a, 'c>,
     e: &'a Emitter<'c>,
     contract: &'a Contract,
+    /// Which of the contraction's segments.
+    number: usize,
     segment: &'a Segment,
     groups: Groups,
     form: Form,
@@ -147,9 +161,9 @@ fn reduced(spec: &KernelSpec, contract: &Contract) -> u64 {
 }
 
 impl<'a, 'c> Kernel<'a, 'c> {
-    fn new(entry: &'a Entry<'a, 'c>, contract: &'a Contract, segment: &'a Segment, groups: Groups, form: Form) -> Self {
-        let reduce = reduced(entry.spec, contract);
-        Kernel { entry, e: entry.emitter, contract, segment, groups, form, scope: entry.scope(), reduce }
+    fn new(entry: &'a Entry<'a, 'c>, contract: &'a Contract, number: usize, groups: Groups, form: Form) -> Self {
+        let (segment, reduce) = (&contract.segments[number], reduced(entry.spec, contract));
+        Kernel { entry, e: entry.emitter, contract, number, segment, groups, form, scope: entry.scope(), reduce }
     }
 
     /// All tiles of a walker.

@@ -1,22 +1,23 @@
 //! Many tokens, weights and activations of the same 16 bits: two warpgroups multiply while a third one brings what they need.
 //!
 //! A stage of the ring is [`DEPTH`] columns of eight panels and of a tile's tokens. Panels are contiguous in memory and come
-//! by bulk copies, one each; tokens are rows and come by copies of 16 bytes, which put the chunks of a row in turns, as the units
-//! read them. Who multiplies has a panel for each warp: its 16 rows are this warp's part of `A`, in registers. `B` are the tokens.
+//! by bulk copies, one each; tokens are rows of a tensor and come as a box of it, which puts the chunks of a row in turns, as the
+//! units read them: one thread starts all of that. Who multiplies has a panel for each warp: its 16 rows are this warp's part of `A`, in registers. `B` are the tokens.
 //! The sums are added up along the reduced axis alone, sixteen columns after another, whoever else is in the tile.
 //!
-//! The helpers go on to the next tile while the sums of this one are still in the epilogue. Absent: weights in `A` from shared
+//! The helper goes on to the next tile while the sums of this one are still in the epilogue. Absent: weights in `A` from shared
 //! memory, which wants their rows in turns that panels do not have, and more than one group of products under way in a warpgroup.
 
 use super::many::{COLUMNS, PANELS, Place, each_pass, passes, slot, store_sums};
 use super::sums::Sums;
 use super::{Kernel, Tile, reduced, weight_of};
 use crate::kernel::{Contract, KernelSpec, OperandRef, ResultRef};
-use crate::llvm::{CHUNK, Cmp, Emitter, GroupProduct, Mma, SPAN, Ty, Val, WARP};
-use crate::target::nvptx::ring::Ring;
-use crate::target::nvptx::tuning::{GROUP_AHEAD, GROUP_REGISTERS, GROUP_STAGES};
+use crate::llvm::{CHUNK, Cmp, Emitter, GroupProduct, Meeting, Mma, SPAN, Ty, Val, WARP};
+use crate::target::nvptx::ring::{Ring, Turn};
+use crate::target::nvptx::tuning::{GROUP_REGISTERS, GROUP_STAGES};
 use llmc_artifact::DType;
 use llmc_artifact::plan::PANEL_LANES;
+use llmc_artifact::tensor::{TensorMap, Turns};
 
 /// Bytes of an element.
 const ELEMENT: u32 = 2;
@@ -28,8 +29,6 @@ const PART: u32 = 16;
 const COLUMN: u32 = PANEL_LANES * ELEMENT;
 /// Bytes of a panel's part of a stage.
 const PANEL: u32 = DEPTH * COLUMN;
-/// Chunks of a token's part.
-const CHUNKS: u32 = SPAN / CHUNK;
 
 /// The matrix instruction of a type, where there is one.
 fn kind(dtype: Option<DType>) -> Option<Mma> {
@@ -48,6 +47,14 @@ pub(super) fn fits(spec: &KernelSpec, contract: &Contract) -> bool {
     let alike = all.map(|p| weight_of(contract, ResultRef(p as u16))).all(|w| stored(w) == input);
     let whole = reduced(spec, contract).is_multiple_of((CHUNK / ELEMENT) as u64);
     kind(input).is_some() && alike && whole && !contract.products.is_empty()
+}
+
+/// The tokens of a contraction as rows of a tensor, a box of which is a stage's part of a tile of so many tokens. Past the last
+/// column it is zeros, so that no weight counts twice; what it has of rows past the last token is multiplied and not stored.
+pub(super) fn tokens_map(spec: &KernelSpec, contract: &Contract, tokens: u32) -> TensorMap {
+    let tile = vec![DEPTH, tokens.next_multiple_of(COLUMNS)];
+    let (operand, sizes) = (contract.input.0 as u32, vec![reduced(spec, contract)]);
+    TensorMap { operand, element: ELEMENT, sizes, tile, turns: Turns::Of128 }
 }
 
 /// All tiles of a walker; `tile` is what the threads make of one that share the work, given how its sums are multiplied.
@@ -71,11 +78,14 @@ pub(super) fn walk<'c>(
             groups.multiply(t, sums);
             e.barrier();
         };
-        e.among(entry.threads, || kernel.tiles(walker, |t| tile(t, &|sums| products(t, sums))));
+        e.among(Meeting { number: 1, threads: entry.threads }, || {
+            kernel.tiles(walker, |t| tile(t, &|sums| products(t, sums)))
+        });
     });
     e.when(e.not(works), || {
         e.give_registers(help);
-        groups.bring();
+        let leads = e.compare(Cmp::Eq, e.thread_index32(), e.int32(entry.threads as i32));
+        e.when(leads, || groups.bring());
     });
 }
 
@@ -96,9 +106,8 @@ impl<'k, 'a, 'c> Warpgroups<'k, 'a, 'c> {
         let (entry, e) = (kernel.entry, kernel.e);
         let columns = kernel.groups.tokens.next_multiple_of(COLUMNS);
         let bytes = PANELS as u32 * PANEL + columns * SPAN;
-        // Every helper arrives when its tokens have come, and one also when it starts the copies of panels.
-        let arrivals = (entry.helpers + 1, entry.threads / WARP);
-        let ring = Ring::new(entry, GROUP_STAGES, bytes as u64, arrivals);
+        // One thread brings all of a stage.
+        let ring = Ring::new(entry, GROUP_STAGES, bytes as u64, (1, entry.threads / WARP));
         let zeros = entry.shared(Ty::I8, CHUNK as u64);
         e.when(e.compare(Cmp::Eq, e.thread_index32(), e.int32(0)), || e.store_chunk(zeros, e.zero(Ty::I32, 4)));
         let products = (0..kernel.segment.products.len()).collect();
@@ -160,7 +169,8 @@ impl<'k, 'a, 'c> Warpgroups<'k, 'a, 'c> {
                 let turn = self.ring.turn(self.round(first, step));
                 self.ring.wait_full(&turn);
                 let a = self.panel(turn.memory, slot.inside, step);
-                let tokens = e.describe_rows(e.offset(turn.memory, e.int((PANELS as u32 * PANEL) as i64)));
+                let tokens = e.offset(turn.memory, e.int((PANELS as u32 * PANEL) as i64));
+                let tokens = e.describe_rows(tokens, Turns::Of128);
                 let b = |s: usize| e.add(tokens, e.int(s as i64 * (PART * ELEMENT / CHUNK) as i64));
                 let pairs: Vec<_> = a.into_iter().enumerate().map(|(s, a)| (a, b(s))).collect();
                 let next = e.multiply_group(product, now, &pairs);
@@ -201,47 +211,20 @@ impl<'k, 'a, 'c> Warpgroups<'k, 'a, 'c> {
     /// Brings everything that the walker's tiles need, stage after stage.
     fn bring(&self) {
         let (kernel, e) = (self.kernel, self.e);
-        let helper = e.sub(e.thread_index32(), self.number(kernel.entry.threads));
         kernel.tiles(self.walker, |tile| {
             each_pass(kernel, &self.products, |pass, places| {
                 let first = self.first_round(tile, pass);
                 e.repeat(e.int(0), e.int(self.steps() as i64), 1, |step| {
-                    let round = self.round(first, step);
-                    let turn = self.ring.turn(round);
+                    let turn = self.ring.turn(self.round(first, step));
                     self.ring.wait_free(&turn);
-                    e.when(e.compare(Cmp::Eq, helper, self.number(0)), || {
-                        self.copy_panels(turn.memory, turn.full, places, step);
-                    });
-                    let tokens = e.offset(turn.memory, e.int((PANELS as u32 * PANEL) as i64));
-                    self.copy_tokens(tokens, helper, tile, step);
-                    e.commit_copies();
-                    e.wait_copies(GROUP_AHEAD);
-                    let before = e.sub(round, self.number(GROUP_AHEAD));
-                    e.when(e.compare(Cmp::Ge, before, self.number(0)), || self.hand_over(before));
+                    self.copy_stage(&turn, tile, places, step);
                 });
             });
         });
-        let tokens = kernel.scope.dim(kernel.entry.spec.dim(kernel.contract.row).expect("emission: rows of keys"));
-        let begin = e.mul(self.walker, e.int(kernel.groups.tokens as i64));
-        let seen = e.max(e.sub(tokens, begin), e.int(0));
-        let tiles = e.add(seen, e.int(self.stride() as i64 - 1));
-        let tiles = e.lshr(tiles, e.int(self.stride().trailing_zeros() as i64));
-        let rounds = e.trunc(e.mul(tiles, e.int(self.rounds() as i64)), Ty::I32);
-        e.wait_copies(0);
-        for i in (1..=GROUP_AHEAD).rev() {
-            let last = e.sub(rounds, self.number(i));
-            e.when(e.compare(Cmp::Ge, last, self.number(0)), || self.hand_over(last));
-        }
     }
 
-    /// What this thread copied of a round's tokens has come.
-    fn hand_over(&self, round: Val<'c>) {
-        self.e.show_to_units();
-        self.e.arrive(self.ring.turn(round).full);
-    }
-
-    /// Starts the copies of a pass's panels, one thread for all.
-    fn copy_panels(&self, stage: Val<'c>, full: Val<'c>, places: &[Place<'c>], step: Val<'c>) {
+    /// Starts the copies of a pass's panels and of a tile's tokens.
+    fn copy_stage(&self, turn: &Turn<'c>, tile: Tile<'c>, places: &[Place<'c>], step: Val<'c>) {
         let (kernel, e) = (self.kernel, self.e);
         let groups = kernel.groups;
         let bytes = match self.is_whole() {
@@ -252,41 +235,18 @@ impl<'k, 'a, 'c> Warpgroups<'k, 'a, 'c> {
             }
         };
         let present: Vec<_> = places.iter().enumerate().filter_map(|(n, p)| p.map(|p| (n, p))).collect();
-        e.arrive_expecting(full, e.mul(bytes, self.number(present.len() as u32)));
+        let tokens = self.number(tile.room.next_multiple_of(COLUMNS) * SPAN);
+        e.arrive_expecting(turn.full, e.add(e.mul(bytes, self.number(present.len() as u32)), tokens));
+        let column = e.trunc(e.mul(step, e.int(DEPTH as i64)), Ty::I32);
+        let to = e.offset(turn.memory, e.int((PANELS as u32 * PANEL) as i64));
+        let tensor = kernel.entry.tensors[kernel.number];
+        e.copy_box(to, tensor, &[column, e.trunc(tile.first, Ty::I32)], turn.full);
         for (n, (product, within)) in present {
             // A panel beyond the last is that one again, and nobody reads it.
             let number = e.add(e.mul(self.group, e.int(groups.panels() as i64)), within);
             let number = e.min(number, e.int(groups.all_panels() as i64 - 1));
             let from = e.offset(kernel.panel(product, number), e.mul(step, e.int(PANEL as i64)));
-            e.copy_bulk(e.offset(stage, e.int(n as i64 * PANEL as i64)), from, bytes, full);
-        }
-    }
-
-    /// Starts this helper's copies of a tile's tokens.
-    fn copy_tokens(&self, to: Val<'c>, helper: Val<'c>, tile: Tile<'c>, step: Val<'c>) {
-        let (kernel, e) = (self.kernel, self.e);
-        let (helpers, left) = (kernel.entry.helpers, self.left(step));
-        let count = tile.room.next_multiple_of(COLUMNS) * CHUNKS;
-        let input = kernel.entry.args.operand(kernel.contract.input);
-        let copy = |i: Val<'c>| {
-            let (token, chunk) = (e.lshr(i, self.number(CHUNKS.trailing_zeros())), e.and(i, self.number(CHUNKS - 1)));
-            let within = e.zext(e.mul(chunk, self.number(CHUNK / ELEMENT)), Ty::I64);
-            let wide = e.zext(token, Ty::I64);
-            let valid = e.compare(Cmp::Lt, wide, tile.rest);
-            let valid = if self.is_whole() { valid } else { e.and(valid, e.compare(Cmp::Lt, within, left)) };
-            let column = e.add(e.mul(step, e.int(DEPTH as i64)), within);
-            let row = e.mul(e.add(tile.first, wide), e.int(kernel.input_stride() as i64));
-            let from = e.offset(input, e.add(row, e.mul(column, e.int(ELEMENT as i64))));
-            let place = e.mul(e.swizzled(token, chunk, CHUNKS), self.number(CHUNK));
-            let to = e.offset(to, e.add(e.mul(token, self.number(SPAN)), place));
-            e.copy_async(to, from, CHUNK, Some(e.select(valid, self.number(CHUNK), self.number(0))));
-        };
-        for first in (0..count).step_by(helpers as usize) {
-            let i = e.add(helper, self.number(first));
-            match first + helpers <= count {
-                true => copy(i),
-                false => e.when(e.compare(Cmp::Lt, i, self.number(count)), || copy(i)),
-            }
+            e.copy_bulk(e.offset(turn.memory, e.int(n as i64 * PANEL as i64)), from, bytes, turn.full);
         }
     }
 }

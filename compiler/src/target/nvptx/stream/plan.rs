@@ -4,6 +4,7 @@
 //! a dot's right factor and one factor of such a state are loads of pages whose elements have two bytes. Nothing is said
 //! about what the other expressions are.
 
+use super::boxes::Boxes;
 use super::left::Precision;
 use crate::kernel::{
     AxisRef, Dot, Expr, ExprRef, KernelExtent, KernelSpec, Operand, OperandRef, ResultRef, State, Stream,
@@ -61,6 +62,8 @@ pub struct Pages {
     pub dtype: DType,
     /// How they lie.
     pub run: Run,
+    /// Where a block of keys is boxes of a tensor, which.
+    pub boxes: Option<Boxes>,
     /// Whether what they are multiplied with is rounded to their type.
     pub halves: bool,
 }
@@ -164,10 +167,10 @@ impl Plan {
     }
 
     /// How the work on many tokens is cut for fours of warps, each warp with rows of its own; none where a factor is not of two
-    /// bytes, or pages come in no chunks.
+    /// bytes, or pages come in no boxes.
     pub fn group_shape(&self) -> Option<Shape> {
         let shape = Shape { warps: GROUP_WARPS, row_warps: GROUP_WARPS, keys: PAGE_TOKENS as u64 };
-        let whole = |p: &Pages| p.halves && p.run != Run::Single;
+        let whole = |p: &Pages| p.halves && p.boxes.is_some();
         let all = self.all_pages().all(whole) && self.sums(shape) <= GROUP_SUMS;
         (all && self.group_bytes(shape) <= GROUP_SHARED).then_some(shape)
     }
@@ -308,8 +311,9 @@ impl Reader<'_> {
         let width = points(self.spec, columns)?;
         let (operand, index, columns) = (*operand, index.clone(), columns.to_vec());
         let run = self.run(*format, page, &index, &columns);
+        let boxes = Boxes::of(&self.spec.exprs, page, &index, &columns, run);
         let halves = matches!(left, [l] if matches!(self.spec.exprs[*l], Expr::Rounded(to, _) if to == dtype));
-        (at_key && simple && width > 0).then_some(Pages { operand, index, columns, width, dtype, run, halves })
+        (at_key && simple && width > 0).then_some(Pages { operand, index, columns, width, dtype, run, boxes, halves })
     }
 
     /// Which elements lie side by side in whole chunks.

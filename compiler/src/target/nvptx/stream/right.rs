@@ -2,14 +2,16 @@
 //!
 //! A tile is lines of chunks of 16 bytes. Where chunks are elements of one key, a line is a key; where they are keys of one column,
 //! a line is a column. Lines are an odd number of chunks apart, so that eight lines' chunks fall into different banks; or, where
-//! fours of warps read them, cut into spans whose chunks take turns line by line. What a matrix needs beyond the pages' width is
-//! zeros, and so is what lies past the last key that counts.
+//! fours of warps read them, cut into spans whose chunks take turns line by line: as boxes of a tensor come. What a matrix needs
+//! beyond the pages' width is zeros, and so is what lies past the last key that counts.
 
+use super::boxes::turns;
 use super::plan::{COLUMNS, Kind, Pages, Plan, ROWS, Run, Shape};
-use crate::llvm::{CHUNK, Cmp, Emitter, Lane, SPAN, Scope, TURNS, Ty, Val};
+use crate::llvm::{CHUNK, Cmp, Emitter, Lane, Scope, Ty, Val};
 use crate::target::nvptx::abi::Entry;
 use crate::target::points::bind_point;
 use llmc_artifact::plan::PAGE_TOKENS;
+use llmc_artifact::tensor::TensorMap;
 
 /// Elements of a chunk.
 const ELEMENTS: u64 = CHUNK as u64 / 2;
@@ -35,13 +37,33 @@ pub fn sized(plan: &Plan, shape: Shape) -> impl Iterator<Item = (&Pages, u64)> {
     dots.chain(plan.states.iter().filter_map(Kind::pages).map(move |p| (p, shape.columns(p.width) * shape.sharers())))
 }
 
-/// Bytes of a tile for fours of warps.
-pub fn turned(pages: &Pages, keys: u64, padded: u64) -> u64 {
+/// What the pages of every tile for fours of warps are boxes of.
+pub fn tensor_maps(plan: &Plan, shape: Shape) -> Vec<TensorMap> {
+    let map = |(p, padded): (&Pages, u64)| {
+        let boxes = p.boxes.as_ref().expect("emission: fours of warps fold pages that come in no boxes");
+        boxes.tensor_map(p.operand, padded)
+    };
+    sized(plan, shape).map(map).collect()
+}
+
+/// Bytes of a line's part whose chunks take turns.
+fn span(pages: &Pages) -> u64 {
+    turns(pages.run).span().expect("emission: lines whose chunks take no turns")
+}
+
+/// Spans of a line of a tile for fours of warps, and bytes from one to the next.
+fn spans(pages: &Pages, keys: u64, padded: u64) -> (u64, u64) {
     let (lines, along) = match pages.run {
         Run::Columns | Run::Single => (keys, padded),
         Run::Keys => (padded, keys),
     };
-    along.div_ceil(SPAN as u64 / 2) * (lines * SPAN as u64).next_multiple_of(TURNS as u64)
+    (along.div_ceil(span(pages) / 2), (lines * span(pages)).next_multiple_of(8 * span(pages)))
+}
+
+/// Bytes of a tile for fours of warps.
+pub fn turned(pages: &Pages, keys: u64, padded: u64) -> u64 {
+    let (count, apart) = spans(pages, keys, padded);
+    count * apart
 }
 
 /// How the lines of a tile lie.
@@ -49,7 +71,7 @@ pub fn turned(pages: &Pages, keys: u64, padded: u64) -> u64 {
 pub enum Lines {
     /// One after another, so many bytes apart.
     Apart(u64),
-    /// In spans of [`SPAN`] bytes, the spans so many bytes apart, their chunks in turns.
+    /// In spans that are so many bytes apart, their chunks in turns.
     Turned(u64),
 }
 
@@ -90,10 +112,24 @@ impl<'p, 'c> RightTile<'p, 'c> {
 
     /// A tile for fours of warps, in an array of as many bytes as [`turned`] says that starts at a multiple of [`TURNS`].
     pub fn in_turns(pages: &'p Pages, array: Val<'c>, keys: u64, padded: u64) -> RightTile<'p, 'c> {
-        let along = if pages.run == Run::Keys { keys } else { padded };
-        let bytes = turned(pages, keys, padded);
-        let span = bytes / along.div_ceil(SPAN as u64 / 2);
-        RightTile { pages, array, keys, bytes, lines: Lines::Turned(span), padded }
+        let (count, apart) = spans(pages, keys, padded);
+        RightTile { pages, array, keys, bytes: count * apart, lines: Lines::Turned(apart), padded }
+    }
+
+    /// Bytes that come with its boxes.
+    pub fn box_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Starts copying a page as boxes of a tensor, one thread for all. The scope's key is the page's first; all of its keys count.
+    pub fn copy_boxes(&self, tensor: Val<'c>, scope: &Scope<'_, 'c>, mbarrier: Val<'c>) {
+        let (e, pages) = (scope.emitter(), self.pages);
+        let Lines::Turned(apart) = self.lines else { panic!("emission: boxes of a tile whose lines take no turns") };
+        let boxes = pages.boxes.as_ref().expect("emission: pages that come in no boxes");
+        let page = scope.page_number(pages.operand, &pages.index);
+        for (n, coordinates) in boxes.coordinates(scope, page, self.padded).iter().enumerate() {
+            e.copy_box(e.offset(self.array, e.int((n as u64 * apart) as i64)), tensor, coordinates, mbarrier);
+        }
     }
 
     /// Whether there are places where copies never write.
@@ -192,11 +228,12 @@ impl<'p, 'c> RightTile<'p, 'c> {
     fn place(&self, e: &Emitter<'c>, line: Val<'c>, chunk: Val<'c>) -> Val<'c> {
         let (line, chunk) = match self.lines {
             Lines::Apart(stride) => (e.mul(line, e.int(stride as i64)), chunk),
-            Lines::Turned(span) => {
-                let chunks = SPAN / CHUNK;
+            Lines::Turned(apart) => {
+                let span = span(self.pages);
+                let chunks = span as u32 / CHUNK;
                 let within = e.swizzled(line, e.and(chunk, e.int(chunks as i64 - 1)), chunks);
-                let span = e.mul(e.lshr(chunk, e.int(chunks.trailing_zeros() as i64)), e.int(span as i64));
-                (e.add(e.mul(line, e.int(SPAN as i64)), span), within)
+                let before = e.mul(e.lshr(chunk, e.int(chunks.trailing_zeros() as i64)), e.int(apart as i64));
+                (e.add(e.mul(line, e.int(span as i64)), before), within)
             }
         };
         e.offset(self.array, e.add(line, e.mul(chunk, e.int(CHUNK as i64))))
@@ -205,14 +242,15 @@ impl<'p, 'c> RightTile<'p, 'c> {
     /// Whether columns of a product of this depth lie side by side, and what describes 16 of the depth, from `deep` sixteens
     /// on, to the units that fours of warps share.
     pub fn described(&self, e: &Emitter<'c>, depth: Depth, deep: u64) -> (bool, Val<'c>) {
-        let Lines::Turned(span) = self.lines else { panic!("emission: a tile whose lines take no turns") };
+        let Lines::Turned(apart) = self.lines else { panic!("emission: a tile whose lines take no turns") };
         let at = |bytes: u64| e.offset(self.array, e.int(bytes as i64));
+        let (span, turns) = (span(self.pages), turns(self.pages.run));
         match self.is_along(depth) {
             true => {
-                let spans = SPAN as u64 / 2 / ROWS;
-                (false, e.describe_rows(at(deep / spans * span + deep % spans * 2 * ROWS)))
+                let sixteens = span / 2 / ROWS;
+                (false, e.describe_rows(at(deep / sixteens * apart + deep % sixteens * 2 * ROWS), turns))
             }
-            false => (true, e.describe_columns(at(deep * ROWS * SPAN as u64), span as u32)),
+            false => (true, e.describe_columns(at(deep * ROWS * span), turns, apart as u32)),
         }
     }
 

@@ -4,18 +4,16 @@
 //! runs and blocks as those who fold, and put them into the stages one after another; who folds takes a stage when it is full,
 //! multiplies, folds, multiplies again, and gives it back. The two warpgroups do not wait for each other.
 //!
-//! Pages come by copies of 16 bytes: a bulk copy would leave lines as they lie, and units read lines whose chunks take turns.
+//! Whole pages come as boxes of a tensor, all of a block's started by one thread. A page that ends with the keys that count comes by
+//! copies of 16 bytes from all helpers, since what lies past them may be anything, and has to be zeros.
 
 use super::block::{Block, Held, Memory, Right};
 use super::fold::Tile;
 use super::right::{self, Copiers, RightTile};
 use super::rows::TileRows;
-use crate::llvm::{Cmp, Lane, Val, WARP};
+use crate::llvm::{Cmp, Lane, Meeting, Val, WARP};
 use crate::target::nvptx::ring::{Ring, Turn};
 use crate::target::nvptx::tuning::{STREAM_REGISTERS, STREAM_STAGES};
-
-/// Blocks of keys that a helper has on their way beside the one that it starts.
-const AHEAD: u32 = STREAM_STAGES - 1;
 
 impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     /// Folds the tile's rows.
@@ -25,7 +23,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         let stage: u64 = right::sized(self.plan, self.shape).map(|(p, padded)| self.turned(p, padded)).sum();
         // In the end the sums of the products lie where the stages were.
         let bytes = stage.max(self.out_bytes().div_ceil(STREAM_STAGES as u64));
-        let ring = Ring::new(entry, STREAM_STAGES, bytes, (entry.helpers, entry.threads / WARP));
+        let ring = Ring::new(entry, STREAM_STAGES, bytes, (1, entry.threads / WARP));
         let stages = |s: u32| ring.turn(e.int32(s as i32)).memory;
         // The other warpgroup may be a block behind.
         let memory = self.memory_with(left, Vec::new(), (stages(0), 0));
@@ -41,11 +39,11 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         let [work, help] = STREAM_REGISTERS;
         e.when(works, || {
             e.take_registers(work);
-            e.among(entry.threads, || self.take(rows, &memory, &ring));
+            e.among(Meeting { number: 1, threads: entry.threads }, || self.take(rows, &memory, &ring));
         });
         e.when(e.not(works), || {
             e.give_registers(help);
-            self.bring(rows, &ring);
+            e.among(Meeting { number: 2, threads: entry.helpers }, || self.bring(rows, &ring));
         });
     }
 
@@ -101,33 +99,36 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         let (e, entry, keys) = (self.entry.emitter, self.entry, self.shape.keys);
         let thread = e.sub(entry.thread, e.int(entry.threads as i64));
         let by = Copiers { thread, count: entry.helpers as u64 };
-        let hand_over = |round: Val<'c>| {
-            e.when(e.compare(Cmp::Ge, round, e.int32(0)), || {
-                e.show_to_units();
-                e.arrive(ring.turn(round).full);
-            });
-        };
-        let rounds = self.runs(rows, &[e.int32(0)], |run, now| {
-            let some = run.some();
+        let leads = e.compare(Cmp::Eq, thread, e.int(0));
+        self.runs(rows, &[e.int32(0)], |run, now| {
             let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], run.end);
             let after = e.while_each(&[self.first_block(run), now[0]], more, |now| {
                 let (base, round) = (now[0], now[1]);
                 let turn = ring.turn(round);
                 ring.wait_free(&turn);
                 let right = self.right(turn.memory);
-                let at = some.bind(self.plan.key, Lane::uniform(base));
-                right.dots.iter().chain(&right.products).for_each(|t| t.copy(entry, by, &at, (base, run.end)));
-                e.commit_copies();
-                e.wait_copies(AHEAD);
-                hand_over(e.sub(round, e.int32(AHEAD as i32)));
-                let next = run.next_block(self.stream.visit, keys, e.add(base, e.int(keys as i64)));
-                vec![next, e.add(round, e.int32(1))]
+                let tiles = || right.dots.iter().chain(&right.products);
+                let at = || run.some().bind(self.plan.key, Lane::uniform(base));
+                let next = e.add(base, e.int(keys as i64));
+                let whole = e.compare(Cmp::Le, next, run.end);
+                e.when(e.and(whole, leads), || {
+                    let bytes: u64 = tiles().map(RightTile::box_bytes).sum();
+                    e.arrive_expecting(turn.full, e.int32(bytes as i32));
+                    let (tensors, at) = (tiles().zip(entry.tensors), at());
+                    tensors.for_each(|(tile, tensor)| tile.copy_boxes(*tensor, &at, turn.full));
+                });
+                e.when(e.not(whole), || {
+                    let at = at();
+                    tiles().for_each(|t| t.copy(entry, by, &at, (base, run.end)));
+                    e.commit_copies();
+                    e.wait_copies(0);
+                    e.show_to_units();
+                    e.barrier();
+                    e.when(leads, || e.arrive(turn.full));
+                });
+                vec![run.next_block(self.stream.visit, keys, next), e.add(round, e.int32(1))]
             });
             vec![after[1]]
         });
-        e.wait_copies(0);
-        for i in (1..=AHEAD).rev() {
-            hand_over(e.sub(rounds[0], e.int32(i as i32)));
-        }
     }
 }

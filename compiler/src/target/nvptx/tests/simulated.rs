@@ -12,8 +12,9 @@ use crate::target::Target;
 use crate::target::nvptx::Nvptx;
 use crate::target::nvptx::tuning::LEVELS;
 use llmc_artifact::plan::KernelInfo;
+use llmc_artifact::tensor::TensorMap;
 use llmc_ptx_sim::syntax::Module;
-use llmc_ptx_sim::{Counters, Fault, Kernel, Launch, Memory as Global, Program, PtxError};
+use llmc_ptx_sim::{Counters, Fault, Kernel, Launch, Memory as Global, Program, PtxError, Swizzle};
 
 /// Kernels in the simulator.
 pub(crate) struct Simulated {
@@ -70,7 +71,12 @@ impl Simulated {
         // Where lengths decide, one block more than there are items: it must find nothing to do.
         let more = info.items.iter().any(|d| d.as_const().is_none()) as u64;
         let blocks = info.items.iter().map(|d| memory.dim(*d)).product::<u64>() + more;
-        let params = kernel.pack(&values).expect("the kernel takes what its info says");
+        let words = values.iter().map(|v| v.to_le_bytes().to_vec());
+        let place = |o: u32| (addresses[o as usize], memory.operands[o as usize].len() as u64);
+        let maps = info.tensor_maps.iter().map(|map| described(map, place(map.operand)));
+        let params: Vec<Vec<u8>> = words.chain(maps).collect();
+        let params = kernel.pack_bytes(&params.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let params = params.expect("the kernel takes what its info says");
         let sizes = ([blocks as u32, 1, 1], [info.threads, 1, 1]);
         let limit = self.limit;
         let launch = Launch { shared: info.scratch as u32, seed, limit, ..Launch::new(sizes.0, sizes.1, params) };
@@ -83,6 +89,19 @@ impl Simulated {
         addresses.iter().for_each(|a| global.free(*a));
         result
     }
+}
+
+/// The simulator's description of an operand of so many bytes from an address on.
+fn described(map: &TensorMap, (address, bytes): (u64, u64)) -> Vec<u8> {
+    let described = llmc_ptx_sim::TensorMap {
+        address,
+        element: map.element as u8,
+        sizes: map.lengths(bytes),
+        strides: map.strides(),
+        tile: map.tile.iter().map(|n| *n as u16).collect(),
+        swizzle: Swizzle::of_span(map.turns.span()),
+    };
+    described.encode().unwrap_or_else(|e| panic!("{e}")).to_vec()
 }
 
 /// The same kernels under names that differ.
