@@ -32,7 +32,7 @@ pub use pipeline::CHUNK;
 pub use scope::{Args, NoResults, Precision, Results, Scope, operands_of};
 pub use value::{Cmp, Ty, Val};
 pub use warp::WARP;
-pub use warpgroup::{GROUP_ROWS, GroupProduct, MBARRIER, SPAN, TURNS, WARPGROUP};
+pub use warpgroup::{Described, GROUP_ROWS, GroupLeft, GroupProduct, MBARRIER, SPAN, TURNS, WARPGROUP};
 
 use inkwell::builder::Builder;
 use inkwell::context::Context;

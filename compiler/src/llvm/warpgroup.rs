@@ -3,7 +3,7 @@
 //! Copies and products reach shared memory by a way of their own: what a thread stored is seen by them only after its
 //! [`Emitter::show_to_units`]. An mbarrier's phases are told apart by their parity, as who waits knows how many went by.
 
-use super::{Emitter, Mma, Ty, Val, WARP, built};
+use super::{CHUNK, Emitter, Mma, Ty, Val, WARP, built};
 use inkwell::AddressSpace;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::types::BasicTypeEnum;
@@ -93,18 +93,18 @@ impl<'c> Emitter<'c> {
     }
 
     /// Describes a matrix in shared memory for products: rows along the sum, of as many bytes as take turns, one after another from
-    /// a multiple of eight of them (see [`Emitter::swizzled`]). Two more are 32 bytes along the rows.
-    pub fn describe_rows(&self, start: Val<'c>, turns: Turns) -> Val<'c> {
+    /// a multiple of eight of them (see [`Emitter::swizzled`]).
+    pub fn describe_rows(&self, start: Val<'c>, turns: Turns) -> Described<'c> {
         self.describe(start, 1, turns)
     }
 
     /// Describes a matrix of which a row is a step of the sum: as many columns side by side as take turns, the next ones from `next`
     /// bytes on.
-    pub fn describe_columns(&self, start: Val<'c>, turns: Turns, next: u32) -> Val<'c> {
+    pub fn describe_columns(&self, start: Val<'c>, turns: Turns, next: u32) -> Described<'c> {
         self.describe(start, next >> 4, turns)
     }
 
-    fn describe(&self, start: Val<'c>, leading: u32, turns: Turns) -> Val<'c> {
+    fn describe(&self, start: Val<'c>, leading: u32, turns: Turns) -> Described<'c> {
         let (code, stride): (u64, u64) = match turns {
             Turns::None => panic!("emission: a matrix whose chunks take no turns"),
             Turns::Of128 => (1, 8 * 128),
@@ -113,12 +113,12 @@ impl<'c> Emitter<'c> {
         };
         let address = Val(built(self.builder.build_ptr_to_int(start.pointer(), self.context.i64_type(), "")).into());
         let field = self.and(self.lshr(address, self.int(4)), self.int(0x3fff));
-        self.or(field, self.int((code << 62 | (leading as u64) << 16 | (stride >> 4) << 32) as i64))
+        let word = self.or(field, self.int((code << 62 | (leading as u64) << 16 | (stride >> 4) << 32) as i64));
+        Described { word, further: 0 }
     }
 
-    /// Adds to `sums`, those of 64 rows and [`GroupProduct::columns`] columns, one product for each pair of `A` in
-    /// registers (of each warp 16 rows, as [`Mma`] has them) and a described `B`; four warps together. Waits for the result:
-    /// nothing is under way after it.
+    /// Adds to `sums`, those of 64 rows and [`GroupProduct::columns`] columns, one product for each pair of `A` and a described
+    /// `B`; four warps together. Waits for the result: nothing is under way after it.
     ///
     /// # Panics
     /// For a kind that is not of two bytes.
@@ -126,7 +126,7 @@ impl<'c> Emitter<'c> {
         &self,
         kind: GroupProduct,
         sums: &[Val<'c>],
-        pairs: &[([Val<'c>; 4], Val<'c>)],
+        pairs: &[(GroupLeft<'c>, Described<'c>)],
     ) -> Vec<Val<'c>> {
         let ty = match kind.kind {
             Mma::F16 => "f16",
@@ -140,29 +140,51 @@ impl<'c> Emitter<'c> {
             format!("{{{}}}", names.join(", "))
         };
         let d = list(0, count);
-        let one = |i: usize| {
-            // After the results come the sums, which share their registers.
-            let a = 2 * count + 5 * i;
-            let transposed = u32::from(kind.columns_side_by_side);
+        // After the results come the sums, which share their registers, then what the products read, each value once: a description
+        // and those a little further are one.
+        let mut given: Vec<Val<'c>> = Vec::new();
+        let mut place = |value: Val<'c>| {
+            let at = given.iter().position(|g| *g == value).unwrap_or_else(|| {
+                given.push(value);
+                given.len() - 1
+            });
+            2 * count + at
+        };
+        let transposed = u32::from(kind.columns_side_by_side);
+        let mut one = |(a, b): &(GroupLeft<'c>, Described<'c>)| {
+            let mut described =
+                |d: &Described<'c>, name: &str| format!("add.s64 {name}, ${}, {};", place(d.word), d.further >> 4);
+            let b = described(b, "b");
+            let (before, a, turned) = match a {
+                GroupLeft::Registers(all) => {
+                    let all = all.map(|v| format!("${}", place(v)));
+                    (String::new(), format!("{{{}}}", all.join(", ")), "")
+                }
+                GroupLeft::Described(a) => (described(a, "a"), "a".to_string(), "0, "),
+            };
             format!(
-                "wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{ty}.{ty} {d}, {}, ${}, p, 1, 1, {transposed};",
-                list(a, 4),
-                a + 4
+                "{b} {before} wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{ty}.{ty} {d}, {a}, b, p, 1, 1, \
+                 {turned}{transposed};"
             )
         };
-        let products: Vec<String> = (0..pairs.len()).map(one).collect();
+        let products: Vec<String> = pairs.iter().map(&mut one).collect();
         let text = format!(
-            "{{ .reg .pred p; setp.eq.b32 p, 0, 0; wgmma.fence.sync.aligned; {} wgmma.commit_group.sync.aligned; \
-             wgmma.wait_group.sync.aligned 0; }}",
+            "{{ .reg .pred p; .reg .b64 a, b; setp.eq.b32 p, 0, 0; wgmma.fence.sync.aligned; {} \
+             wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0; }}",
             products.join(" ")
         );
         let mut constraints: Vec<String> = vec!["=f".into(); count];
         constraints.extend((0..count).map(|i| i.to_string()));
-        constraints.extend(pairs.iter().flat_map(|_| ["r", "r", "r", "r", "l"].map(String::from)));
+        constraints.extend(given.iter().map(|v| if v.ty() == Ty::I64 { "l".into() } else { "r".into() }));
         constraints.push("~{memory}".into());
-        let pairs = pairs.iter().flat_map(|(a, b)| a.iter().chain([b]));
-        let args: Vec<Val> = sums.iter().chain(pairs).copied().collect();
+        let args: Vec<Val> = sums.iter().chain(&given).copied().collect();
         self.assembly(&text, &constraints.join(","), &vec![Ty::F32; count], &args)
+    }
+
+    /// The same `i32`, of which LLVM does not know that it is: what follows from it is computed here, not before a loop around it, so
+    /// that it takes no registers meanwhile.
+    pub fn only_here(&self, v: Val<'c>) -> Val<'c> {
+        self.assembly("mov.b32 $0, $1;", "=r,r", &[Ty::I32], &[v])[0]
     }
 
     /// Assembly that all threads of a warp run together; its results.
@@ -188,6 +210,31 @@ impl<'c> Emitter<'c> {
     }
 }
 
+/// What describes a matrix in shared memory, or a part of it further on.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'c> {
+    word: Val<'c>,
+    /// Bytes.
+    further: u64,
+}
+
+impl<'c> Described<'c> {
+    /// From so many bytes further on, a multiple of 16.
+    pub fn further(self, bytes: u64) -> Described<'c> {
+        assert!(bytes.is_multiple_of(CHUNK as u64), "emission: a matrix {bytes} bytes further");
+        Described { further: self.further + bytes, ..self }
+    }
+}
+
+/// `A` of a product of four warps: 64 rows and 16 columns.
+#[derive(Clone, Copy, Debug)]
+pub enum GroupLeft<'c> {
+    /// Of each warp 16 rows, as [`Mma`] has them.
+    Registers([Val<'c>; 4]),
+    /// Rows in shared memory: see [`Emitter::describe_rows`].
+    Described(Described<'c>),
+}
+
 /// A product of four warps: sums in binary32, of this many columns, a multiple of 8 up to 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupProduct {
@@ -202,8 +249,8 @@ pub struct GroupProduct {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llvm::Cmp;
     use crate::llvm::testing::sim::{run_block_for, words};
-    use crate::llvm::{CHUNK, Cmp};
     use llmc_artifact::DType;
 
     const COLUMNS: u32 = 72;
@@ -276,13 +323,13 @@ mod tests {
                             e.load(Ty::I32, 1, e.element(p[0], Ty::I32, e.add(e.add(row, t), e.int(8 * s + from))))
                         };
                         let b = match side {
-                            false => e.add(e.describe_rows(turned, Turns::Of128), e.int(2 * s)),
+                            false => e.describe_rows(turned, Turns::Of128).further(32 * s as u64),
                             true => {
-                                let from = e.offset(turned, e.int(16 * s * SPAN as i64));
-                                e.describe_columns(from, Turns::Of128, DEPTH * SPAN)
+                                let all = e.describe_columns(turned, Turns::Of128, DEPTH * SPAN);
+                                all.further(16 * s as u64 * SPAN as u64)
                             }
                         };
-                        ([word(0, 0), word(8, 0), word(0, 4), word(8, 4)], b)
+                        (GroupLeft::Registers([word(0, 0), word(8, 0), word(0, 4), word(8, 4)]), b)
                     })
                     .collect();
                 let product = GroupProduct { kind, columns, columns_side_by_side: side };

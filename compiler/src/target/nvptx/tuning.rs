@@ -57,9 +57,9 @@ pub const GROUP_STAGES: u32 = 4;
 /// Stages of the ring of a stream, a power of two, each a block of keys.
 pub const STREAM_STAGES: u32 = 2;
 
-/// Registers of a thread that folds a stream and of one that brings its pages, which surveys rows as the others do. With more for
-/// those who fold, the assembler keeps values of the helpers in memory.
-pub const STREAM_REGISTERS: [u32; 2] = [192, 120];
+/// Registers of a thread that folds a stream and of one that brings its pages, which surveys rows as the others do: together no more
+/// than a multiprocessor has. A head of 256 needs so many.
+pub const STREAM_REGISTERS: [u32; 2] = [224, 56];
 
 /// Registers of a thread that multiplies and of one that brings: together no more than a multiprocessor has.
 pub const GROUP_REGISTERS: [u32; 2] = [232, 40];

@@ -12,7 +12,7 @@ use super::many::{COLUMNS, PANELS, Place, each_pass, passes, slot, store_sums};
 use super::sums::Sums;
 use super::{Kernel, Tile, reduced, weight_of};
 use crate::kernel::{Contract, KernelSpec, OperandRef, ResultRef};
-use crate::llvm::{CHUNK, Cmp, Emitter, GroupProduct, Meeting, Mma, SPAN, Ty, Val, WARP};
+use crate::llvm::{CHUNK, Cmp, Emitter, GroupLeft, GroupProduct, Meeting, Mma, SPAN, Ty, Val, WARP};
 use crate::target::nvptx::ring::{Ring, Turn};
 use crate::target::nvptx::tuning::{GROUP_REGISTERS, GROUP_STAGES};
 use llmc_artifact::DType;
@@ -171,8 +171,8 @@ impl<'k, 'a, 'c> Warpgroups<'k, 'a, 'c> {
                 let a = self.panel(turn.memory, slot.inside, step);
                 let tokens = e.offset(turn.memory, e.int((PANELS as u32 * PANEL) as i64));
                 let tokens = e.describe_rows(tokens, Turns::Of128);
-                let b = |s: usize| e.add(tokens, e.int(s as i64 * (PART * ELEMENT / CHUNK) as i64));
-                let pairs: Vec<_> = a.into_iter().enumerate().map(|(s, a)| (a, b(s))).collect();
+                let b = |s: usize| tokens.further(s as u64 * (PART * ELEMENT) as u64);
+                let pairs: Vec<_> = a.into_iter().enumerate().map(|(s, a)| (GroupLeft::Registers(a), b(s))).collect();
                 let next = e.multiply_group(product, now, &pairs);
                 self.ring.release(&turn);
                 next

@@ -11,7 +11,7 @@ use super::right::{Depth, RightTile};
 use super::rows::Sight;
 use super::{combine, constant, kept_as};
 use crate::kernel::{AxisRef, ExprRef, ResultRef, State};
-use crate::llvm::{Cmp, Emitter, GroupProduct, Lane, Mma, Precision, Results, Scope, Ty, Val};
+use crate::llvm::{Cmp, Emitter, GROUP_ROWS, GroupLeft, GroupProduct, Lane, Mma, Precision, Results, Scope, Ty, Val};
 use crate::target::nvptx::tuning::Units;
 use llmc_artifact::{DType, Type};
 use std::cell::{Cell, RefCell};
@@ -99,7 +99,7 @@ pub struct Block<'b, 't, 'e, 'c> {
     memory: &'b Memory<'c>,
     right: &'b Right<'t, 'c>,
     rows: &'b [(Scope<'e, 'c>, Sight<'c>); 2],
-    /// Of each eight of this warp's keys, this lane's two.
+    /// Of each eight of this warp's keys, this lane's two, `i32`s: a word holds one, and there are many.
     keys: Vec<[Val<'c>; 2]>,
     end: Val<'c>,
     /// Whether a row looks at any key of the block: otherwise its states stay as they are.
@@ -149,10 +149,11 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         let e = tile.entry.emitter;
         let share = tile.shape.keys / tile.shape.sharers();
         let first = e.add(e.mul(tile.place.share, e.int(share as i64)), e.mul(tile.place.pair, e.int(2)));
-        let first = e.add(base, first);
-        let keys =
-            (0..share / COLUMNS).map(|j| [0, 1].map(|i| e.add(first, e.int((COLUMNS * j) as i64 + i)))).collect();
         let short = e.trunc(base, Ty::I32);
+        let first = e.add(short, e.trunc(first, Ty::I32));
+        let key = |j: u64, i: u64| e.add(first, e.int32((COLUMNS * j + i) as i32));
+        let keys = (0..share / COLUMNS).map(|j| [0, 1].map(|i| key(j, i))).collect();
+        let end = e.trunc(end, Ty::I32);
         let after = e.add(short, e.int32(tile.shape.keys as i32));
         let active = [0, 1].map(|r| {
             let sight = &rows[r].1;
@@ -176,14 +177,16 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         let share = self.tile.shape.keys / self.tile.shape.sharers();
         let first = e.mul(place.share, e.int(share as i64));
         for ((pages, left), right) in self.tile.plan.dots.iter().zip(&self.memory.left).zip(&self.right.dots) {
-            let own = left.lane_place(e, place);
             if self.tile.units == Units::Warpgroups {
-                let factors = (0..pages.width.div_ceil(ROWS)).map(|deep| left.fragment(e, own, 2 * deep));
+                let first = e.and(place.row, e.int(-(GROUP_ROWS as i64)));
+                let factors = left.described(e, first, pages.width.div_ceil(ROWS));
+                let factors: Vec<_> = factors.into_iter().map(GroupLeft::Described).collect();
                 let zero = vec![[e.f32(0.0); 4]; self.keys.len()];
-                let sums = self.multiply_together(factors, right, Depth::Columns, &zero);
+                let sums = self.multiply_together(&factors, right, Depth::Columns, &zero);
                 self.frame.dots.borrow_mut().push(sums);
                 continue;
             }
+            let own = left.lane_place(e, place);
             let lane = right.lane_place(e, Depth::Columns, first);
             let mut sums = vec![[e.f32(0.0); 4]; self.keys.len()];
             for deep in 0..pages.width.div_ceil(ROWS) {
@@ -215,17 +218,16 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
     /// Adds products by fours of warps: of each 16 of the depth the left factor.
     fn multiply_together(
         &self,
-        factors: impl Iterator<Item = Left<'c>>,
+        factors: &[GroupLeft<'c>],
         right: &RightTile<'_, 'c>,
         depth: Depth,
         sums: &[[Val<'c>; 4]],
     ) -> Vec<[Val<'c>; 4]> {
         let e = self.tile.entry.emitter;
-        let described: Vec<_> = factors.enumerate().map(|(d, f)| (f, right.described(e, depth, d as u64))).collect();
-        let columns_side_by_side = described.iter().any(|(_, (side, _))| *side);
+        let (columns_side_by_side, described) = right.described(e, depth, factors.len() as u64);
         let (columns, kind) = (COLUMNS as u32 * sums.len() as u32, right.pages().dtype);
         let kind = if kind == DType::BF16 { Mma::BF16 } else { Mma::F16 };
-        let pairs: Vec<_> = described.into_iter().map(|(f, (_, right))| (f.halves(), right)).collect();
+        let pairs: Vec<_> = factors.iter().copied().zip(described).collect();
         let product = GroupProduct { kind, columns, columns_side_by_side };
         let found = e.multiply_group(product, &sums.concat(), &pairs);
         found.chunks(4).map(|s| [s[0], s[1], s[2], s[3]]).collect()
@@ -235,9 +237,10 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
     pub fn states(&self) {
         let e = self.tile.entry.emitter;
         let keys: Vec<[Val; 2]> =
-            self.keys.iter().map(|pair| pair.map(|k| e.min(k, e.sub(self.end, e.int(1))))).collect();
+            self.keys.iter().map(|pair| pair.map(|k| e.min(k, e.sub(self.end, e.int32(1))))).collect();
         let at = |r: usize, j: usize, i: usize| {
-            let scope = self.rows[r].0.bind(self.tile.plan.key, Lane::uniform(keys[j][i]));
+            let key = Lane::uniform(e.sext(keys[j][i], Ty::I64));
+            let scope = self.rows[r].0.bind(self.tile.plan.key, key);
             scope.with_results(&self.frame)
         };
         // One scope an element, so that states share what they have in common.
@@ -280,7 +283,7 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
     /// Whether a row looks at a key.
     fn counts(&self, row: usize, key: Val<'c>) -> Val<'c> {
         let e = self.tile.entry.emitter;
-        let (sight, key) = (&self.rows[row].1, e.trunc(key, Ty::I32));
+        let sight = &self.rows[row].1;
         e.and(e.compare(Cmp::Ge, key, sight.begin), e.compare(Cmp::Lt, key, sight.end))
     }
 
@@ -345,8 +348,11 @@ impl<'b, 't, 'e, 'c> Block<'b, 't, 'e, 'c> {
         }
         let right = &self.right.products[number];
         if self.tile.units == Units::Warpgroups {
-            let of = |x: &[[Val<'c>; 4]]| Left::of(e, right.pages().precision(), [x[0], x[1]]);
-            let sums = self.multiply_together(values.chunks(2).map(of), right, Depth::Keys, &sums);
+            let of = |x: &[[Val<'c>; 4]]| {
+                GroupLeft::Registers(Left::of(e, right.pages().precision(), [x[0], x[1]]).halves())
+            };
+            let factors: Vec<_> = values.chunks(2).map(of).collect();
+            let sums = self.multiply_together(&factors, right, Depth::Keys, &sums);
             self.frame.held.borrow_mut()[i] = Held::Product(sums);
             return;
         }

@@ -115,13 +115,12 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
             e.barrier();
         }
         self.fill_left(rows, &memory.left);
-        let own = self.own_rows(rows);
         let held = Held::flat(&Held::start(self));
         let last = self.runs(rows, &held, |run, now| {
-            let looking = self.looking(run, &own);
+            let looking = self.looking(run, &self.own_rows(rows));
             let some = run.some();
             let begin = self.first_block(run);
-            let by = Copiers { thread: entry.thread, count: THREADS as u64 };
+            let by = Copiers { thread: entry.thread, count: THREADS as u64, spare: false };
             let copy = |tiles: &[RightTile<'_, 'c>], base: Val<'c>| {
                 let at = some.bind(self.plan.key, Lane::uniform(base));
                 tiles.iter().for_each(|t| t.copy(entry, by, &at, (base, run.end)));
@@ -156,7 +155,9 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     /// This lane's two rows.
     pub fn own_rows(&self, rows: &TileRows<'e, 'c>) -> [Row<'e, 'c>; 2] {
         let e = self.entry.emitter;
-        [0, 8].map(|r| rows.row(e.add(self.place.row, e.add(self.place.group, e.int(r)))))
+        let first = e.add(self.place.row, self.place.group);
+        let first = e.zext(e.only_here(e.trunc(first, Ty::I32)), Ty::I64);
+        [0, 8].map(|r| rows.row(e.add(first, e.int(r))))
     }
 
     /// Runs `run` for every sequence of the tile's rows, in order of its number.
@@ -167,13 +168,13 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         run: impl FnOnce(&SequenceRun<'_, 'e, 'c>, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let e = self.entry.emitter;
-        let surveyed = rows.survey(self.shape);
-        let first = rows.next_sequence(&surveyed, e.int32(-1));
+        let first = rows.next_sequence(self.shape, e.int32(-1));
         let carried: Vec<Val> = [first].into_iter().chain(carried.iter().copied()).collect();
         let some = |now: &[Val<'c>]| e.compare(Cmp::Ne, now[0], e.int32(i32::MAX));
         let last = e.while_each(&carried, some, |now| {
-            let after = run(&rows.run(self.plan, &surveyed, now[0]), &now[1..]);
-            let next = rows.next_sequence(&surveyed, now[0]);
+            // Before the run: what it is found by would take registers from the sums.
+            let next = rows.next_sequence(self.shape, now[0]);
+            let after = run(&rows.run(self.plan, self.shape, now[0]), &now[1..]);
             [next].into_iter().chain(after).collect()
         });
         last[1..].to_vec()
@@ -217,7 +218,8 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
 
     fn memory(&self) -> (Memory<'c>, Right<'t, 'c>) {
         let (entry, e, shape) = (self.entry, self.entry.emitter, self.shape);
-        let left = self.left_rows();
+        let rows = shape.rows();
+        let left = self.plan.dots.iter().map(|p| LeftRows::new(self.entry, p.precision(), rows, p.width)).collect();
         let sized: Vec<_> = right::sized(self.plan, shape).collect();
         let right: u64 = sized.iter().map(|(p, padded)| right::bytes(p, shape.keys, *padded)).sum();
         let room = entry.shared(Ty::I8, right.max(self.out_bytes()));
@@ -234,12 +236,6 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         let factors = factors.map(|t| LeftRows::new(entry, t.pages().precision(), shape.rows(), shape.keys)).collect();
         // Threads have met since they multiplied with those of the dots.
         (self.memory_with(left, factors, (room, spent)), Right { dots: tiles, products })
-    }
-
-    /// Left factors of the dots.
-    pub fn left_rows(&self) -> Vec<LeftRows<'c>> {
-        let rows = self.shape.rows();
-        self.plan.dots.iter().map(|p| LeftRows::new(self.entry, p.precision(), rows, p.width)).collect()
     }
 
     /// Bytes of the products' sums in the end.

@@ -7,9 +7,10 @@
 //! row `g`, then of row `g + 8`, as a sum of matrices lies in registers, so that sums are left factors as they are.
 
 use super::fold::Place;
-use crate::llvm::{CHUNK, Emitter, Mma, Ty, Val};
+use crate::llvm::{CHUNK, Described, Emitter, Mma, SPAN, TURNS, Ty, Val};
 use crate::target::nvptx::abi::Entry;
 use llmc_artifact::DType;
+use llmc_artifact::tensor::Turns;
 
 /// How a left factor is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +44,26 @@ pub fn bytes(precision: Precision, rows: u64, width: u64) -> u64 {
     rows * precision.stride(width) * precision.bytes()
 }
 
+/// Bytes of rows of two bytes in turns.
+pub fn turned(rows: u64, width: u64) -> u64 {
+    width.div_ceil(SPAN as u64 / 2) * rows * SPAN as u64
+}
+
+/// How rows lie.
+#[derive(Clone, Copy)]
+enum Lines {
+    /// So many numbers apart.
+    Apart(u64),
+    /// Cut into spans that are so many bytes apart, their chunks in turns: as fours of warps read them.
+    Turned(u64),
+}
+
 /// Rows in shared memory.
 #[derive(Clone, Copy)]
 pub struct LeftRows<'c> {
     array: Val<'c>,
     precision: Precision,
-    stride: u64,
+    lines: Lines,
 }
 
 impl<'c> LeftRows<'c> {
@@ -59,13 +74,41 @@ impl<'c> LeftRows<'c> {
 
     /// Rows in an array of as many bytes as [`bytes`] says.
     pub fn within(array: Val<'c>, precision: Precision, width: u64) -> LeftRows<'c> {
-        LeftRows { array, precision, stride: precision.stride(width) }
+        LeftRows { array, precision, lines: Lines::Apart(precision.stride(width)) }
+    }
+
+    /// Room for rows of two bytes that fours of warps read.
+    pub fn in_turns(entry: &Entry<'_, 'c>, precision: Precision, rows: u64, width: u64) -> LeftRows<'c> {
+        let array = entry.shared_aligned(Ty::I8, turned(rows, width), TURNS);
+        LeftRows { array, precision, lines: Lines::Turned(rows * SPAN as u64) }
     }
 
     /// The place of an element; both `i64`s.
     pub fn place(&self, e: &Emitter<'c>, row: Val<'c>, column: Val<'c>) -> Val<'c> {
-        let at = e.add(e.mul(row, e.int(self.stride as i64)), column);
-        e.offset(self.array, e.mul(at, e.int(self.precision.bytes() as i64)))
+        let bytes = self.precision.bytes() as i64;
+        match self.lines {
+            Lines::Apart(stride) => {
+                let at = e.add(e.mul(row, e.int(stride as i64)), column);
+                e.offset(self.array, e.mul(at, e.int(bytes)))
+            }
+            Lines::Turned(apart) => {
+                let (elements, chunks) = (CHUNK as i64 / bytes, SPAN / CHUNK);
+                let chunk = e.lshr(column, e.int(elements.trailing_zeros() as i64));
+                let turn = e.swizzled(row, e.and(chunk, e.int(chunks as i64 - 1)), chunks);
+                let span = e.mul(e.lshr(chunk, e.int(chunks.trailing_zeros() as i64)), e.int(apart as i64));
+                let line = e.add(e.mul(row, e.int(SPAN as i64)), span);
+                let within = e.mul(e.and(column, e.int(elements - 1)), e.int(bytes));
+                e.offset(self.array, e.add(e.add(line, e.mul(turn, e.int(CHUNK as i64))), within))
+            }
+        }
+    }
+
+    /// Describes 64 rows from `first` on, a multiple of eight, to the units that fours of warps share: of each 16 columns the rows.
+    pub fn described(&self, e: &Emitter<'c>, first: Val<'c>, sixteens: u64) -> Vec<Described<'c>> {
+        let Lines::Turned(apart) = self.lines else { panic!("emission: rows in no turns that four warps read") };
+        let all = e.describe_rows(e.offset(self.array, e.mul(first, e.int(SPAN as i64))), Turns::Of128);
+        let of_span = SPAN as u64 / 32;
+        (0..sixteens).map(|deep| all.further(deep / of_span * apart + deep % of_span * 32)).collect()
     }
 
     /// Writes two numbers side by side, from an even column on.
@@ -96,8 +139,9 @@ impl<'c> LeftRows<'c> {
     pub fn fragment(&self, e: &Emitter<'c>, place: Val<'c>, first: u64) -> Left<'c> {
         match self.precision {
             Precision::Split => {
+                let Lines::Apart(stride) = self.lines else { panic!("emission: numbers of four bytes in turns") };
                 let at = |row: u64, eight: u64| {
-                    let bytes = 4 * (row * self.stride + 8 * (first + eight));
+                    let bytes = 4 * (row * stride + 8 * (first + eight));
                     let both = e.load_aligned(Ty::F32, 2, e.offset(place, e.int(bytes as i64)), 8);
                     [e.extract(both, 0), e.extract(both, 1)]
                 };

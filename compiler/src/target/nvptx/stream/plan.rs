@@ -34,7 +34,7 @@ const SUMS: u64 = 48;
 /// The same beside factors of two bytes.
 const SUMS_OF_HALVES: u64 = 64;
 /// The same where helpers gave up some of theirs: beyond these the assembler keeps values in memory.
-const GROUP_SUMS: u64 = 64;
+const GROUP_SUMS: u64 = 128;
 
 /// Which way the elements of a tile of pages are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Plan {
 
     /// Shared memory of a block of fours of warps, nearly.
     fn group_bytes(&self, shape: Shape) -> u64 {
-        let left: u64 = self.dots.iter().map(|p| super::left::bytes(p.precision(), shape.rows(), p.width)).sum();
+        let left: u64 = self.dots.iter().map(|p| super::left::turned(shape.rows(), p.width)).sum();
         let stage: u64 =
             super::right::sized(self, shape).map(|(p, padded)| super::right::turned(p, shape.keys, padded)).sum();
         let products = self.states.iter().filter_map(Kind::pages);

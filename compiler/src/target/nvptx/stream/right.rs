@@ -7,7 +7,7 @@
 
 use super::boxes::turns;
 use super::plan::{COLUMNS, Kind, Pages, Plan, ROWS, Run, Shape};
-use crate::llvm::{CHUNK, Cmp, Emitter, Lane, Scope, Ty, Val};
+use crate::llvm::{CHUNK, Cmp, Described, Emitter, Lane, Scope, Ty, Val};
 use crate::target::nvptx::abi::Entry;
 use crate::target::points::bind_point;
 use llmc_artifact::plan::PAGE_TOKENS;
@@ -82,6 +82,8 @@ pub struct Copiers<'c> {
     pub thread: Val<'c>,
     /// Their number.
     pub count: u64,
+    /// Whether they have few registers: then copies are a loop.
+    pub spare: bool,
 }
 
 /// A tile.
@@ -239,19 +241,19 @@ impl<'p, 'c> RightTile<'p, 'c> {
         e.offset(self.array, e.add(line, e.mul(chunk, e.int(CHUNK as i64))))
     }
 
-    /// Whether columns of a product of this depth lie side by side, and what describes 16 of the depth, from `deep` sixteens
-    /// on, to the units that fours of warps share.
-    pub fn described(&self, e: &Emitter<'c>, depth: Depth, deep: u64) -> (bool, Val<'c>) {
+    /// Whether columns of a product of this depth lie side by side, and what describes each 16 of so many sixteens of the depth to
+    /// the units that fours of warps share.
+    pub fn described(&self, e: &Emitter<'c>, depth: Depth, sixteens: u64) -> (bool, Vec<Described<'c>>) {
         let Lines::Turned(apart) = self.lines else { panic!("emission: a tile whose lines take no turns") };
-        let at = |bytes: u64| e.offset(self.array, e.int(bytes as i64));
         let (span, turns) = (span(self.pages), turns(self.pages.run));
-        match self.is_along(depth) {
-            true => {
-                let sixteens = span / 2 / ROWS;
-                (false, e.describe_rows(at(deep / sixteens * apart + deep % sixteens * 2 * ROWS), turns))
-            }
-            false => (true, e.describe_columns(at(deep * ROWS * span), turns, apart as u32)),
-        }
+        let is_along = self.is_along(depth);
+        let (all, of_span) = match is_along {
+            true => (e.describe_rows(self.array, turns), span / 2 / ROWS),
+            false => (e.describe_columns(self.array, turns, apart as u32), 1),
+        };
+        let (within, next) = if is_along { (2 * ROWS, apart) } else { (0, ROWS * span) };
+        let one = |deep: u64| all.further(deep / of_span * next + deep % of_span * within);
+        (!is_along, (0..sixteens).map(one).collect())
     }
 
     /// Whether chunks lie along the depth.
@@ -312,6 +314,13 @@ fn deal_out<'c>(e: &Emitter<'c>, by: Copiers<'c>, count: u64, along: u64, body: 
         let (line, at) = e.lane_div_rem(Lane::uniform(n), Lane::uniform(number(along)), 1);
         (line.value, at.value)
     };
+    if by.spare {
+        e.repeat(by.thread, number(total), threads as i64, |n| {
+            let (line, at) = split(n);
+            body(line, at);
+        });
+        return;
+    }
     let (line, at) = split(by.thread);
     let even = threads.is_multiple_of(along);
     let round = |n: u64| match even {

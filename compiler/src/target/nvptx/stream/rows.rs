@@ -7,7 +7,7 @@
 use super::plan::{Plan, Shape};
 use super::range;
 use crate::kernel::{AxisRef, Visit};
-use crate::llvm::{Cmp, Emitter, Lane, Precision, Scope, Ty, Val, WARP};
+use crate::llvm::{Cmp, Lane, Precision, Scope, Ty, Val, WARP};
 use crate::target::nvptx::abi::Entry;
 use crate::target::points::bind_point;
 
@@ -18,6 +18,7 @@ pub struct TileRows<'e, 'c> {
     axes: Vec<AxisRef>,
     /// At the work item's point of the other axes.
     fixed: Scope<'e, 'c>,
+    /// The numbers of the first row and of the one after the last, `i32`s as all numbers of rows are.
     first: Val<'c>,
     end: Val<'c>,
 }
@@ -44,7 +45,8 @@ pub struct Sight<'c> {
 /// The rows of a tile that belong to one sequence.
 pub struct SequenceRun<'r, 'e, 'c> {
     rows: &'r TileRows<'e, 'c>,
-    surveyed: Vec<(&'r Row<'e, 'c>, Sight<'c>)>,
+    shape: Shape,
+    key: AxisRef,
     /// The number of one of its rows.
     some: Val<'c>,
     sequence: Val<'c>,
@@ -64,6 +66,7 @@ impl<'e, 'c> TileRows<'e, 'c> {
         end: Val<'c>,
     ) -> TileRows<'e, 'c> {
         let axes = [plan.row].into_iter().chain(plan.packed.iter().copied()).collect();
+        let [first, end] = [first, end].map(|v| entry.emitter.trunc(v, Ty::I32));
         TileRows { entry, axes, fixed, first, end }
     }
 
@@ -75,8 +78,9 @@ impl<'e, 'c> TileRows<'e, 'c> {
     /// The number of row `at` of the tile, and whether there is one; a row past the end stands where the last one does.
     pub fn number(&self, at: Val<'c>) -> (Val<'c>, Val<'c>) {
         let e = self.entry.emitter;
-        let number = e.add(self.first, at);
-        (e.min(number, e.sub(self.end, e.int(1))), e.compare(Cmp::Lt, number, self.end))
+        let number = e.add(self.first, e.trunc(at, Ty::I32));
+        let held = e.min(number, e.sub(self.end, e.int32(1)));
+        (e.zext(held, Ty::I64), e.compare(Cmp::Lt, number, self.end))
     }
 
     /// Row `at` of the tile.
@@ -88,44 +92,44 @@ impl<'e, 'c> TileRows<'e, 'c> {
         Row { scope, number, exists, sequence }
     }
 
-    /// The rows that this lane looks after for its warp.
-    pub fn survey(&self, shape: Shape) -> Vec<Row<'e, 'c>> {
+    /// The least of what all of the tile's rows have, `i32`s, the same for the whole warp. A lane looks after every 32nd row, one after
+    /// another: few registers are enough.
+    fn least<const N: usize>(&self, shape: Shape, of: impl FnOnce(&Row<'e, 'c>) -> [Val<'c>; N]) -> [Val<'c>; N] {
         let e = self.entry.emitter;
         let lane = e.zext(e.lane_index(), Ty::I64);
         let lane = e.and(lane, e.int(shape.rows().min(WARP as u64) as i64 - 1));
-        let rows = (0..shape.rows().div_ceil(WARP as u64)).map(|n| e.add(lane, e.int((n * WARP as u64) as i64)));
-        rows.map(|at| self.row(at)).collect()
+        let mine = match shape.rows() <= WARP as u64 {
+            true => of(&self.row(lane)).to_vec(),
+            false => e.for_each(lane, e.int(shape.rows() as i64), WARP as i64, &[e.int32(i32::MAX); N], |at, now| {
+                of(&self.row(at)).into_iter().zip(now).map(|(a, b)| e.min(a, *b)).collect()
+            }),
+        };
+        std::array::from_fn(|i| e.fold_warp(mine[i], WARP, |a, b| e.min(a, b)))
     }
 
     /// The next sequence of the tile's rows, by number; the largest `i32` after the last.
-    pub fn next_sequence(&self, surveyed: &[Row<'e, 'c>], after: Val<'c>) -> Val<'c> {
+    pub fn next_sequence(&self, shape: Shape, after: Val<'c>) -> Val<'c> {
         let e = self.entry.emitter;
-        let candidates = surveyed.iter().map(|row| {
+        let [next] = self.least(shape, |row| {
             let later = e.and(row.exists, e.compare(Cmp::Gt, row.sequence, after));
-            e.select(later, row.sequence, e.int32(i32::MAX))
+            [e.select(later, row.sequence, e.int32(i32::MAX))]
         });
-        least(e, candidates)
+        next
     }
 
     /// The rows of a sequence.
-    pub fn run<'r>(&'r self, plan: &Plan, surveyed: &'r [Row<'e, 'c>], sequence: Val<'c>) -> SequenceRun<'r, 'e, 'c> {
-        let e = self.entry.emitter;
-        let surveyed: Vec<_> = surveyed.iter().map(|row| (row, row.sight(self.entry, plan.key, sequence))).collect();
-        let of =
-            |f: &dyn Fn(&Row<'e, 'c>, &Sight<'c>) -> Val<'c>| surveyed.iter().map(|(r, s)| f(r, s)).collect::<Vec<_>>();
-        let none = e.int32(i32::MAX);
-        let begin = least(e, of(&|_, s| e.select(s.inside, s.begin, none)).into_iter());
-        let end = e.sub(e.int32(0), least(e, of(&|_, s| e.sub(e.int32(0), s.end)).into_iter()));
-        let some = least(e, of(&|r, s| e.select(s.inside, e.trunc(r.number, Ty::I32), none)).into_iter());
-        let [begin, end, some] = [begin, end, some].map(|v| e.sext(v, Ty::I64));
-        SequenceRun { rows: self, surveyed, some, sequence, begin, end }
+    pub fn run<'r>(&'r self, plan: &Plan, shape: Shape, sequence: Val<'c>) -> SequenceRun<'r, 'e, 'c> {
+        let (e, none) = (self.entry.emitter, self.entry.emitter.int32(i32::MAX));
+        let key = plan.key;
+        let [begin, end, some] = self.least(shape, |row| {
+            let sight = row.sight(self.entry, key, sequence);
+            let begin = e.select(sight.inside, sight.begin, none);
+            let some = e.select(sight.inside, e.trunc(row.number, Ty::I32), none);
+            [begin, e.sub(e.int32(0), sight.end), some]
+        });
+        let [begin, end, some] = [begin, e.sub(e.int32(0), end), some].map(|v| e.zext(v, Ty::I64));
+        SequenceRun { rows: self, shape, key, some, sequence, begin, end }
     }
-}
-
-/// The least of the warp's values.
-fn least<'c>(e: &Emitter<'c>, values: impl Iterator<Item = Val<'c>>) -> Val<'c> {
-    let mine = values.reduce(|a, b| e.min(a, b)).expect("emission: a tile has rows");
-    e.fold_warp(mine, WARP, |a, b| e.min(a, b))
 }
 
 impl<'e, 'c> Row<'e, 'c> {
@@ -163,17 +167,17 @@ impl<'e, 'c> SequenceRun<'_, 'e, 'c> {
     fn visits(&self, visit: Visit, keys: u64, base: Val<'c>) -> Val<'c> {
         let e = self.rows.entry.emitter;
         let after = e.min(e.add(base, e.int(keys as i64)), self.end);
-        let wanted = self.surveyed.iter().map(|(row, sight)| {
+        // The least of -1 and 0.
+        let [found] = self.rows.least(self.shape, |row| {
+            let sight = row.sight(self.rows.entry, self.key, self.sequence);
             let begin = e.select(sight.inside, e.sext(sight.begin, Ty::I64), base);
             let end = e.select(sight.inside, e.sext(sight.end, Ty::I64), after);
             let (first, last) = (e.max(base, begin), e.sub(e.min(after, end), e.int(1)));
             let at = row.scope.bind(visit.first, Lane::uniform(first)).bind(visit.last, Lane::uniform(last));
             let any = e.and(sight.inside, e.compare(Cmp::Le, first, last));
-            // The least of -1 and 0.
             let wanted = e.and(any, at.value(visit.condition, Precision::Single).value);
-            e.select(wanted, e.int32(-1), e.int32(0))
+            [e.select(wanted, e.int32(-1), e.int32(0))]
         });
-        let found = least(e, wanted);
         e.compare(Cmp::Ne, found, e.int32(0))
     }
 }

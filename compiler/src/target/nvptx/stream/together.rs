@@ -9,9 +9,11 @@
 
 use super::block::{Block, Held, Memory, Right};
 use super::fold::Tile;
+use super::left::LeftRows;
+use super::plan::Pages;
 use super::right::{self, Copiers, RightTile};
 use super::rows::TileRows;
-use crate::llvm::{Cmp, Lane, Meeting, Val, WARP};
+use crate::llvm::{Cmp, Lane, Meeting, Ty, Val, WARP};
 use crate::target::nvptx::ring::{Ring, Turn};
 use crate::target::nvptx::tuning::{STREAM_REGISTERS, STREAM_STAGES};
 
@@ -19,7 +21,8 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     /// Folds the tile's rows.
     pub fn fold_together(&self, rows: &TileRows<'e, 'c>) {
         let (e, entry) = (self.entry.emitter, self.entry);
-        let left = self.left_rows();
+        let of = |p: &Pages| LeftRows::in_turns(entry, p.precision(), self.shape.rows(), p.width);
+        let left = self.plan.dots.iter().map(of).collect();
         let stage: u64 = right::sized(self.plan, self.shape).map(|(p, padded)| self.turned(p, padded)).sum();
         // In the end the sums of the products lie where the stages were.
         let bytes = stage.max(self.out_bytes().div_ceil(STREAM_STAGES as u64));
@@ -47,7 +50,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
         });
     }
 
-    fn turned(&self, pages: &super::plan::Pages, padded: u64) -> u64 {
+    fn turned(&self, pages: &Pages, padded: u64) -> u64 {
         right::turned(pages, self.shape.keys, padded)
     }
 
@@ -68,15 +71,17 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     fn take(&self, rows: &TileRows<'e, 'c>, memory: &Memory<'c>, ring: &Ring<'_, 'c>) {
         let (e, keys) = (self.entry.emitter, self.shape.keys);
         self.fill_left(rows, &memory.left);
+        e.show_to_units();
         e.barrier();
-        let own = self.own_rows(rows);
         let carried: Vec<Val> = [e.int32(0)].into_iter().chain(Held::flat(&Held::start(self))).collect();
         let last = self.runs(rows, &carried, |run, now| {
-            let looking = self.looking(run, &own);
-            let carried: Vec<Val> = [self.first_block(run)].into_iter().chain(now.iter().copied()).collect();
-            let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], run.end);
+            let looking = self.looking(run, &self.own_rows(rows));
+            // Words of 32 bits while the products go on: registers are few.
+            let short = |v: Val<'c>| e.trunc(v, Ty::I32);
+            let carried: Vec<Val> = [short(self.first_block(run))].into_iter().chain(now.iter().copied()).collect();
+            let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], short(run.end));
             let after = e.while_each(&carried, more, |now| {
-                let (base, round) = (now[0], now[1]);
+                let (base, round) = (e.sext(now[0], Ty::I64), now[1]);
                 let turn: Turn = ring.turn(round);
                 ring.wait_full(&turn);
                 let right = self.right(turn.memory);
@@ -87,7 +92,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
                 ring.release(&turn);
                 let next = run.next_block(self.stream.visit, keys, e.add(base, e.int(keys as i64)));
                 let held = Held::flat(&block.into_held());
-                [next, e.add(round, e.int32(1))].into_iter().chain(held).collect()
+                [short(next), e.add(round, e.int32(1))].into_iter().chain(held).collect()
             });
             after[1..].to_vec()
         });
@@ -98,7 +103,7 @@ impl<'t, 'e, 'c> Tile<'t, 'e, 'c> {
     fn bring(&self, rows: &TileRows<'e, 'c>, ring: &Ring<'_, 'c>) {
         let (e, entry, keys) = (self.entry.emitter, self.entry, self.shape.keys);
         let thread = e.sub(entry.thread, e.int(entry.threads as i64));
-        let by = Copiers { thread, count: entry.helpers as u64 };
+        let by = Copiers { thread, count: entry.helpers as u64, spare: true };
         let leads = e.compare(Cmp::Eq, thread, e.int(0));
         self.runs(rows, &[e.int32(0)], |run, now| {
             let more = |now: &[Val<'c>]| e.compare(Cmp::Lt, now[0], run.end);
