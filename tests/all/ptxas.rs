@@ -3,13 +3,14 @@
 //! A kernel that several models have, or several layers, or both levels, is assembled once.
 
 use crate::support::cases::{golden, root};
+use crate::support::checkpoint::stored;
 use crate::support::ptxas::{self, Kernel, Ptxas};
 use crate::support::tiny::{self, Tiny};
 use crate::tiny::stages;
 use llmc_artifact::Format;
 use llmc_artifact::plan::{Launch, Plan};
 use llmc_compiler::pipeline::{self, Options, Stages};
-use llmc_frontend::{MODELS, compile_text};
+use llmc_frontend::{Compiled, MODELS, compile_text};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Mutex;
@@ -168,16 +169,36 @@ fn check(texts: &[Text], architectures: Architectures, table: Option<&str>) {
 
 /// A text at the sizes that it names itself.
 fn at_its_own_sizes(file: &str, text: &str) -> Stages {
-    let compiled = compile_text(file, text, None);
+    stages_of(file, compile_text(file, text, None), &Options::default())
+}
+
+/// The same with weights, caches and activations of 16 bits.
+fn in_sixteen_bits(file: &str, text: &str) -> Stages {
+    let format = Format::BF16;
+    let plain = compile_text(file, text, None);
+    let plain = plain.model.unwrap_or_else(|| panic!("{file}: {:#?}", plain.diagnostics));
+    // The first that the text is for.
+    let architecture = text.split("hf \"").nth(1).and_then(|rest| rest.split('"').next());
+    let described = stored(&plain, architecture.unwrap_or_else(|| panic!("{file} is for nothing")), format);
+    let options = Options { cache: format, activations: format, ..Options::default() };
+    stages_of(file, compile_text(file, text, Some(&described)), &options)
+}
+
+fn stages_of(file: &str, compiled: Compiled, options: &Options) -> Stages {
     let model = compiled.model.unwrap_or_else(|| panic!("{file}: {:#?}", compiled.diagnostics));
-    pipeline::run(model, &Options::default()).unwrap_or_else(|e| panic!("{file}: {e}"))
+    pipeline::run(model, options).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
 fn shipped() -> Vec<Text> {
-    let texts = MODELS.iter().map(|(file, text)| -> Text {
-        (file.trim_end_matches(".llm").into(), Box::new(move || at_its_own_sizes(file, text)))
-    });
-    texts.collect()
+    let kinds: [(&str, fn(&str, &str) -> Stages); 2] = [("", at_its_own_sizes), (" in bf16", in_sixteen_bits)];
+    let of = |(kind, make): (&str, fn(&str, &str) -> Stages)| -> Vec<Text> {
+        let one = |(file, text): &(&'static str, &'static str)| -> Text {
+            let (file, text) = (*file, *text);
+            (format!("{}{kind}", file.trim_end_matches(".llm")), Box::new(move || make(file, text)))
+        };
+        MODELS.iter().map(one).collect()
+    };
+    kinds.into_iter().flat_map(of).collect()
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A checkpoint that exists in a case's comments only: `# checkpoint: hf toy`, `# config: key value`, `# tensor: name 8 4`.
 
+use llmc_artifact::Format;
 use llmc_frontend::Described;
+use llmc_frontend::graph::{Model, Op};
 use serde_json::{Map, Value, json};
 
 /// The checkpoint that the comments at the top of a text describe, if they do.
@@ -25,4 +27,17 @@ pub fn described(text: &str) -> Option<Described> {
     let (kind, architecture) = found?;
     let json = json!({ kind: architecture, "config": config, "tensors": tensors });
     Some(Described::from_json(&json.to_string()).expect("a description"))
+}
+
+/// The tensors that a text reads at its own sizes, stored in a format where they are matrices, as a checkpoint of an architecture.
+pub fn stored(model: &Model, architecture: &str, format: Format) -> Described {
+    let mut tensors = Map::new();
+    for id in model.weight_graph.ids() {
+        if let Op::Tensor(view) = &model.weight_graph[id].op {
+            let shape = Value::from(view.info.shape.clone());
+            tensors.extend(view.names.iter().map(|name| (name.clone(), shape.clone())));
+        }
+    }
+    let json = json!({ "hf": architecture, "config": {}, "tensors": tensors });
+    Described::from_json(&json.to_string()).expect("a description").stored_in(format)
 }

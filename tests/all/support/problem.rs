@@ -13,6 +13,7 @@
 //! kernels is what is wanted.
 
 use super::cases::{Case, load};
+use super::checkpoint::stored;
 use super::interpreted::Interpreted;
 use super::tiny::{self, Outputs, Tiny, error};
 use llmc::{Artifact, Engine, EngineOptions, Feed, Inputs, Role, Values, Want};
@@ -21,7 +22,7 @@ use llmc_artifact::plan::TargetCode;
 use llmc_artifact::{Format, TensorData};
 use llmc_compiler::pipeline::{self, Options, Stages};
 use llmc_frontend::diag::render_text;
-use llmc_frontend::graph::{Model, Op, Verified};
+use llmc_frontend::graph::{Model, Verified};
 use llmc_frontend::reference::{Evaluator, Inputs as Given, RandomTensors};
 use llmc_frontend::{Described, compile_text};
 use llmc_runtime::device::Device;
@@ -84,7 +85,7 @@ fn tolerances(case: &Case) -> Vec<(Format, f64)> {
 fn of_text(name: String, case: &Case, value: &str, format: Format, tolerance: f64) -> Problem {
     let text = case.text.replace('@', value);
     let plain = compiled(&name, &text, None);
-    let stages = stages(compiled(&name, &text, Some(&stored(&plain, format))), format);
+    let stages = stages(compiled(&name, &text, Some(&stored(&plain, "problem", format))), format);
     let run = |word: &str| {
         let (tokens, prompt) = word.split_once('/').unwrap_or((word, word));
         let number = |n: &str| n.parse().expect("a number of tokens");
@@ -106,19 +107,6 @@ fn of_model(tiny: &Tiny) -> Problem {
 fn compiled(name: &str, text: &str, checkpoint: Option<&Described>) -> Verified<Model> {
     let c = compile_text(name, text, checkpoint.map(|c| c as _));
     c.model.unwrap_or_else(|| panic!("{}", render_text(&c.diagnostics, &c.sources, Default::default())))
-}
-
-/// The tensors that a text reads, stored in a format where they are matrices.
-fn stored(model: &Model, format: Format) -> Described {
-    let mut tensors = serde_json::Map::new();
-    for id in model.weight_graph.ids() {
-        if let Op::Tensor(view) = &model.weight_graph[id].op {
-            let shape = serde_json::Value::from(view.info.shape.clone());
-            tensors.extend(view.names.iter().map(|name| (name.clone(), shape.clone())));
-        }
-    }
-    let json = serde_json::json!({ "hf": "problem", "config": {}, "tensors": tensors });
-    Described::from_json(&json.to_string()).expect("a description").stored_in(format)
 }
 
 fn stages(model: Verified<Model>, format: Format) -> Stages {

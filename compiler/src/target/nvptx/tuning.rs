@@ -62,7 +62,7 @@ pub const STREAM_STAGES: u32 = 2;
 pub const STREAM_REGISTERS: [u32; 2] = [224, 56];
 
 /// Registers of a thread that multiplies and of one that brings: together no more than a multiprocessor has.
-pub const GROUP_REGISTERS: [u32; 2] = [232, 40];
+pub const GROUP_REGISTERS: [u32; 2] = [216, 72];
 
 /// What multiplies matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,8 +48,9 @@ pub struct SequenceRun<'r, 'e, 'c> {
     shape: Shape,
     key: AxisRef,
     /// The number of one of its rows.
-    some: Val<'c>,
-    sequence: Val<'c>,
+    pub some: Val<'c>,
+    /// Whose rows: an `i32`.
+    pub sequence: Val<'c>,
     /// The first key that any of them looks at, an `i64`.
     pub begin: Val<'c>,
     /// The key after the last, an `i64`.
@@ -115,6 +116,19 @@ impl<'e, 'c> TileRows<'e, 'c> {
             [e.select(later, row.sequence, e.int32(i32::MAX))]
         });
         next
+    }
+
+    /// The rows of a sequence as others found them: its number, that of one of its rows, and the key after the last; `i32`s. The first
+    /// key is not known.
+    pub fn told<'r>(
+        &'r self,
+        plan: &Plan,
+        shape: Shape,
+        (sequence, some, end): (Val<'c>, Val<'c>, Val<'c>),
+    ) -> SequenceRun<'r, 'e, 'c> {
+        let e = self.entry.emitter;
+        let [some, end] = [some, end].map(|v| e.zext(v, Ty::I64));
+        SequenceRun { rows: self, shape, key: plan.key, some, sequence, begin: e.int(0), end }
     }
 
     /// The rows of a sequence.
