@@ -112,11 +112,12 @@ impl Kernel<'_, '_> {
         KernelState { op: state.op, init: state.init, axes, body, repair }
     }
 
-    /// Whether an expression is cached elements of two bytes as they are.
+    /// Whether an expression is elements of two bytes as they are, cached or made again from what is cached.
     fn is_of_two_bytes(&self, e: ExprRef) -> bool {
         let Expr::Load { operand, .. } = &self.exprs[e] else { return false };
         let Operand { format, storage, .. } = &self.operands[operand.0 as usize];
-        matches!(storage, Storage::Paged { .. }) && matches!(format.plain(), Some(DType::F16 | DType::BF16))
+        let pages = matches!(storage, Storage::Paged { .. } | Storage::Workspace { .. });
+        pages && matches!(format.plain(), Some(DType::F16 | DType::BF16))
     }
 
     /// What factors of elements of two bytes are rounded to, if they are.
