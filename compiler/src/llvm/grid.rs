@@ -85,6 +85,12 @@ impl<'c> Emitter<'c> {
         self.meeting.set(before);
     }
 
+    /// The same `i32`, of which LLVM does not know that it is: what follows from it is computed here, not before a loop around it, so
+    /// that it takes no registers meanwhile.
+    pub fn only_here(&self, v: Val<'c>) -> Val<'c> {
+        self.assembly("mov.b32 $0, $1;", "=r,r", &[Ty::I32], &[v])[0]
+    }
+
     /// Dynamic shared memory of the module's kernels starts at a multiple of so many bytes, at least.
     pub fn align_shared_memory(&self, bytes: u32) {
         let global = self.module.get_global(SHARED_MEMORY).expect("emission: shared memory that nobody asked for");

@@ -181,14 +181,8 @@ impl<'c> Emitter<'c> {
         self.assembly(&text, &constraints.join(","), &vec![Ty::F32; count], &args)
     }
 
-    /// The same `i32`, of which LLVM does not know that it is: what follows from it is computed here, not before a loop around it, so
-    /// that it takes no registers meanwhile.
-    pub fn only_here(&self, v: Val<'c>) -> Val<'c> {
-        self.assembly("mov.b32 $0, $1;", "=r,r", &[Ty::I32], &[v])[0]
-    }
-
     /// Assembly that all threads of a warp run together; its results.
-    fn assembly(&self, text: &str, constraints: &str, results: &[Ty], args: &[Val<'c>]) -> Vec<Val<'c>> {
+    pub(super) fn assembly(&self, text: &str, constraints: &str, results: &[Ty], args: &[Val<'c>]) -> Vec<Val<'c>> {
         let types: Vec<_> = args.iter().map(|v| v.0.get_type().into()).collect();
         let parts: Vec<BasicTypeEnum> = results.iter().map(|ty| self.scalar_type(*ty)).collect();
         let ty = match parts.as_slice() {

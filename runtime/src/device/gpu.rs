@@ -245,6 +245,7 @@ pub fn choose_target<'a>(
 mod tests {
     use super::*;
     use llmc_artifact::SeqId;
+    use llmc_artifact::tensor::{TensorMap, Turns};
 
     fn target(name: &str) -> TargetCode {
         TargetCode { target: name.into(), features: vec![], kernels: vec![], code: vec![] }
@@ -310,6 +311,21 @@ mod tests {
         let place = |m: Memory| Place { start: address + m.0 as u64, length: 64 };
         let lay_out = Program::new(&calls, &[kernel(&[Dim::Rows(T)])], 4096, place);
         lay_out.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn tensors_are_told_where_their_operands_lie() {
+        let map = |operand| TensorMap { operand, element: 2, sizes: vec![64], tile: vec![64, 8], turns: Turns::Of128 };
+        let kernel = KernelInfo { tensor_maps: vec![map(1), map(0)], ..kernel(&[Dim::Rows(T)]) };
+        let mut calls = Calls::default();
+        calls.push(0, [Memory(7), Memory(9)], [3, 9], 3);
+        calls.push(0, [Memory(9), Memory(8)], [3, 9], 3);
+        let place = |m: Memory| Place { start: 100 * m.0 as u64, length: m.0 as u64 };
+        let program = Program::new(&calls, &[kernel], 4096, place).unwrap_or_else(|e| panic!("{e}"));
+        let found: Vec<u64> = program.places.iter().map(|p| p.start).collect();
+        assert_eq!(found, [900, 700, 800, 900]);
+        assert_eq!(program.places[1].length, 7);
+        assert_eq!(program.launches.iter().map(|l| l.places.clone()).collect::<Vec<_>>(), [0..2, 2..4]);
     }
 
     #[test]
