@@ -189,9 +189,12 @@ fn stages_of(file: &str, compiled: Compiled, options: &Options) -> Stages {
     pipeline::run(model, options).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
+/// Makes a text's kernels, given its file and itself.
+type Make = fn(&str, &str) -> Stages;
+
 fn shipped() -> Vec<Text> {
-    let kinds: [(&str, fn(&str, &str) -> Stages); 2] = [("", at_its_own_sizes), (" in bf16", in_sixteen_bits)];
-    let of = |(kind, make): (&str, fn(&str, &str) -> Stages)| -> Vec<Text> {
+    let kinds: [(&str, Make); 2] = [("", at_its_own_sizes), (" in bf16", in_sixteen_bits)];
+    let of = |(kind, make): (&str, Make)| -> Vec<Text> {
         let one = |(file, text): &(&'static str, &'static str)| -> Text {
             let (file, text) = (*file, *text);
             (format!("{}{kind}", file.trim_end_matches(".llm")), Box::new(move || make(file, text)))
