@@ -66,9 +66,8 @@ impl Abi {
         i.unwrap_or_else(|| panic!("kernel interface: length {dim} was not foreseen"))
     }
 
-    /// The description that the runtime launches by.
+    /// The description that the runtime launches by, of a kernel without tensors.
     pub fn info(&self, spec: &KernelSpec, items: Vec<Dim>, scratch: u64, threads: u32) -> KernelInfo {
-        let tensor_maps = Vec::new();
         KernelInfo {
             symbol: spec.name.clone(),
             operands: self.operands,
@@ -77,7 +76,7 @@ impl Abi {
             items,
             scratch,
             threads,
-            tensor_maps,
+            tensor_maps: Vec::new(),
         }
     }
 }

@@ -74,11 +74,6 @@ impl TensorMap {
         self.sizes.iter().copied().chain([outermost.clamp(1, u32::MAX as u64)]).collect()
     }
 
-    /// Bytes of a box.
-    pub fn tile_bytes(&self) -> u64 {
-        self.tile.iter().map(|n| *n as u64).product::<u64>() * self.element as u64
-    }
-
     /// What is wrong with it, and what would be right.
     pub(crate) fn fault(&self) -> Option<(String, &'static str)> {
         let axes = self.tile.len();
@@ -121,7 +116,6 @@ mod tests {
         assert_eq!(map.strides(), [160, 160 * 64, 160 * 64 * 3]);
         assert_eq!(map.lengths(7 * 160 * 64 * 3 + 5), [80, 64, 3, 7]);
         assert_eq!(map.lengths(0), [80, 64, 3, 1], "no tensor is empty");
-        assert_eq!(map.tile_bytes(), 64 * 64 * 2);
         assert_eq!(map.fault(), None);
     }
 

@@ -23,6 +23,8 @@ const PLAIN_SHARED: u64 = 48 << 10;
 /// Pinned bytes for the ways to the GPU and back.
 const TO_GPU: usize = 8 << 20;
 const FROM_GPU: usize = 4 << 20;
+/// The first driver that describes tensors.
+const DESCRIBES_TENSORS: i32 = 12_000;
 /// Bytes for what the linker has to say.
 const LINK_LOG: usize = 8 << 10;
 
@@ -117,6 +119,13 @@ impl Cuda {
         let name = context.name().map_err(|e| failed("name", e))?;
         let chosen = choose_target(targets, capability, &name)?;
         let stream = context.new_stream().map_err(|e| failed("stream", e))?;
+        let driver = driver_version()?;
+        if driver < DESCRIBES_TENSORS && chosen.kernels.iter().any(|k| !k.tensor_maps.is_empty()) {
+            return Err(refused(
+                &chosen.target,
+                &format!("kernels that copy boxes of tensors, on CUDA driver {driver}"),
+            ));
+        }
         let (to_gpu, from_gpu) = (Pinned::new(TO_GPU)?, Pinned::new(FROM_GPU)?);
         let (major, minor) = capability;
         let mut cuda = Cuda {
@@ -440,7 +449,7 @@ fn described(map: &TensorMap, place: Place) -> Result<sys::CUtensorMap, RunError
     let promotion = sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
     let outside = sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE;
     // SAFETY: the lists have an entry for each axis, strides for each but the innermost, and outlive the call, which writes
-    // the description alone. Code for sm_90a was linked, so that the driver has the function.
+    // the description alone. That the driver has the function was asked when the kernels were loaded.
     unsafe {
         sys::cuTensorMapEncodeTiled(
             &mut described,

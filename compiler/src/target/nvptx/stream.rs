@@ -191,9 +191,7 @@ impl Form {
             Form::Warpgroups(..) => Threads { work: GROUP_THREADS, help: GROUP_HELPERS },
         }
     }
-}
 
-impl Form {
     /// Operands whose boxes are copied: the pages of the dots, then those of the products.
     pub fn tensor_maps(&self) -> Vec<TensorMap> {
         match self {
